@@ -1,0 +1,1 @@
+"""The sidecar of Gaugeway: drift, quality, risk, latency and experiments, exported to Prometheus."""

@@ -1,0 +1,1 @@
+"""The data plane of Gaugeway and its control plane."""

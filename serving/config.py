@@ -1,0 +1,262 @@
+"""One frozen configuration tree; the only file that reads configuration files or the environment.
+
+`load()` merges, weakest first: the defaults written here, a TOML file, and the environment
+(``GAUGEWAY_<SECTION>__<KEY>``). Unknown keys are refused with their path and the nearest known one.
+"""
+
+import difflib
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import platformdirs
+from msgspec import Meta, field
+
+from serving.errors import ConfigError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Gateway(_Section):
+    """The data plane: where it listens, how much it accepts."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    workers: Positive = 1  # processes sharing the port
+    deadline_s: Seconds = 30.0  # of a request that names none; a request may only lower it
+    max_body_bytes: Positive = 64 * 2**20
+    max_json_depth: Positive = 100
+    max_queue_rows: Positive = 4096  # waiting rows per version and worker; more is 503
+    max_inflight_requests: Positive = 4096  # per worker; more is 503
+    retries: Annotated[int, Meta(ge=0, le=3)] = 1  # of a request whose replica died under it
+    strict_readiness: bool = False  # server ready only when every model is
+
+
+class Admin(_Section):
+    """The control plane's own listener."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8090
+
+
+class Metrics(_Section):
+    """Where Prometheus scrapes."""
+
+    host: str = "127.0.0.1"
+    node_port: Port = 9410
+    controller_port: Port = 9411
+
+
+class Registry(_Section):
+    """Metadata and desired state by SQL URL, artifacts by fsspec URL. Empty: below `data_dir`."""
+
+    database: str = ""
+    artifacts: str = ""
+
+
+class Monitors(_Section):
+    """Slots, blocks and the alarm budget. `event_time = "request"` takes time from the request's header."""
+
+    enabled: bool = True
+    event_time: Literal["arrival", "request"] = "arrival"
+    slot_s: Seconds = 60.0
+    block_s: Seconds = 3600.0
+    block_rows: Positive = 200
+    lateness_s: Annotated[float, Meta(ge=0)] = 60.0  # a slot stays open this long after its end
+    label_horizon_s: Seconds = 86400.0  # a label block is sealed this long after its end
+    label_budget_rows: Positive = 5_000_000  # predictions that may wait for a label, on disk
+    min_coverage: Fraction = 0.5  # labelled share below which a risk verdict is `no_data`
+    tolerance: Fraction = 0.02  # total variation that is not called drift
+    risk_tolerance: Fraction = 0.01  # rise of the mean loss that is not called harm
+    false_alarms_days: Seconds = 90.0  # at most one false alarm a model version in this many days
+    quiet_blocks: Positive = 10  # an alarm clears after as many blocks without one
+    ring_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 2**20  # per gateway worker
+    poll_s: Seconds = 0.05
+
+
+class RaySection(_Section):
+    """The Ray cluster. No address: one is started on this machine and stopped with Gaugeway."""
+
+    address: str | None = None
+    cpus: Positive | None = None
+    health_check_period_s: Seconds = 1.0
+    drain_s: Seconds = 20.0
+
+
+class Resources(_Section):
+    cpu: Annotated[float, Meta(gt=0)] = 0.25  # logical CPUs reserved for a replica
+    gpu: Annotated[float, Meta(ge=0)] = 0.0
+    threads: Positive = 1  # intra-op threads of ONNX Runtime
+
+
+class Replicas(_Section):
+    min: Annotated[int, Meta(ge=0)] = 1
+    max: Positive = 1
+    target_busy_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.7
+
+
+class Version(_Section):
+    """How one version is served; what it is lies in the registry."""
+
+    resources: Resources = field(default_factory=Resources)
+    replicas: Replicas = field(default_factory=Replicas)
+    max_batch_rows: Positive = 256
+
+
+class Shadow(_Section):
+    version: str
+    fraction: Fraction = 1.0
+
+
+class Model(_Section):
+    """Who gets which share of a model's traffic. No weights: the newest version gets all."""
+
+    sticky: Annotated[str, Meta(pattern=r"^((header|cookie|parameter):[A-Za-z0-9_.-]+)?$")] = ""
+    weights: dict[str, Fraction] = field(default_factory=dict)
+    shadows: tuple[Shadow, ...] = ()
+    versions: dict[str, Version] = field(default_factory=dict)
+
+    def version(self, version: str) -> Version:
+        return self.versions.get(version) or Version()
+
+
+class Config(_Section):
+    """The whole tree. `data_dir` holds what must last, `run_dir` sockets and rings of this node."""
+
+    data_dir: str = ""
+    gateway: Gateway = field(default_factory=Gateway)
+    admin: Admin = field(default_factory=Admin)
+    metrics: Metrics = field(default_factory=Metrics)
+    registry: Registry = field(default_factory=Registry)
+    monitors: Monitors = field(default_factory=Monitors)
+    ray: RaySection = field(default_factory=RaySection)
+    models: dict[str, Model] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return Path(self.data_dir or platformdirs.user_data_dir("gaugeway"))
+
+    @property
+    def run_dir(self) -> Path:
+        """Rings, metric pages, table: what outlives a process but not the data folder."""
+        return self.data / "run"
+
+    @property
+    def socket_dir(self) -> Path:
+        """Short on purpose: a unix socket's path is limited to 108 bytes."""
+        key = sha256(str(self.data.resolve()).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"gaugeway-{os.getuid()}-{key}"
+
+    @property
+    def database_url(self) -> str:
+        return self.registry.database or f"sqlite:///{self.data.resolve() / 'registry.db'}"
+
+    @property
+    def artifacts_url(self) -> str:
+        return self.registry.artifacts or (self.data.resolve() / "artifacts").as_uri()
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Read `path`, else ``gaugeway.toml`` in the working folder, else the defaults; then the environment.
+
+    Raises ConfigError for a file that is missing, not TOML, or says something unknown or out of range.
+    """
+    path = path or (Path("gaugeway.toml") if Path("gaugeway.toml").exists() else None)
+    tree = _read(path) if path else {}
+    _override(tree, os.environ if environ is None else environ)
+    return parse(tree, where=str(path) if path else "the environment")
+
+
+def parse(tree: dict[str, Any], where: str = "configuration") -> Config:
+    """Turn a plain tree into a checked `Config`."""
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_with_nearest(str(error))}") from None
+    _check(config, where)
+    return config
+
+
+def dump(config: Config) -> str:
+    """The tree as JSON, for a child process: `restore(dump(c)) == c`."""
+    return msgspec.json.encode(config).decode()
+
+
+def restore(text: str | bytes) -> Config:
+    return msgspec.json.decode(text, type=Config)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if name.startswith("GAUGEWAY_") and "__" in name:
+            section, _, key = name.removeprefix("GAUGEWAY_").lower().partition("__")
+            tree.setdefault(section, {})[key] = _value(environ[name])
+
+
+def _value(text: str) -> Any:
+    """A TOML value where it reads as one, else the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _with_nearest(message: str) -> str:
+    found = re.search(r"unknown field `([^`]*)`(?: - at `([^`]*)`)?", message)
+    if not found:
+        return message
+    nearest = difflib.get_close_matches(found[1], _fields_at(found[2] or "$"), n=1, cutoff=0.5)
+    return f"{message}; did you mean `{nearest[0]}`?" if nearest else message
+
+
+def _fields_at(path: str) -> list[str]:
+    kind: Any = Config
+    for step in re.findall(r"\[[^\]]*\]|[^.\[\]$]+", path):
+        kind = _child(kind, step)
+    return [f.name for f in msgspec.structs.fields(kind)] if isinstance(kind, type) else []
+
+
+def _child(kind: Any, step: str) -> Any:
+    if step.startswith("["):  # an element of a dict or tuple
+        return next(arg for arg in reversed(kind.__args__) if arg is not Ellipsis)
+    return next(f.type for f in msgspec.structs.fields(kind) if f.name == step)
+
+
+def _check(config: Config, where: str) -> None:
+    for name, model in config.models.items():
+        at = f"`$.models.{name}`"
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{where}: model name {name!r} must match {NAME.pattern} - at {at}")
+        total = sum(model.weights.values())
+        if model.weights and abs(total - 1) > 1e-6:
+            raise ConfigError(f"{where}: weights must add up to 1, got {total:g} - at `$.models.{name}.weights`")
+        for version, how in model.versions.items():
+            if how.replicas.min > how.replicas.max and how.replicas != Replicas():
+                raise ConfigError(
+                    f"{where}: replicas.min is {how.replicas.min}, above replicas.max {how.replicas.max}"
+                    f" - at `$.models.{name}.versions.{version}`"
+                )

@@ -1,0 +1,72 @@
+"""What a published version is: identity, signature, features, prediction, lineage. Immutable."""
+
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+
+from serving.errors import BadRequest
+from serving.protocol import Signature
+
+Task = Literal["classification", "regression"]
+Kind = Literal["numeric", "categorical"]
+
+MODEL_FILE, REFERENCE_FILE = "model.onnx", "reference.json"
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The output that is the prediction; of a matrix [N, k], which column. None: the output is a vector."""
+
+    output: str
+    column: int | None = None
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """A named number or category of a row: an input tensor, or one column of an input [N, k]."""
+
+    name: str
+    input: str
+    column: int | None = None
+    kind: Kind = "numeric"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The document whose digest names a version. Optional parts that are missing are not monitored.
+
+    `files` maps a file's name to the SHA-256 of its bytes. `rows_independent` was measured at publish:
+    rows run apart and together gave the same bits, so requests may share a run.
+    """
+
+    model: str
+    version: str
+    files: dict[str, str]
+    signature: Signature
+    rows_independent: bool
+    task: Task | None = None
+    prediction: Prediction | None = None
+    features: tuple[Feature, ...] = ()
+    label: str | None = None  # the column of the training data that later labels stand for
+    lineage: dict[str, str] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the sorted names and digests of the version's files, in hexadecimal."""
+        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.files.items()))
+        return sha256(listing.encode()).hexdigest()
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self, order="deterministic")
+
+
+def decode(data: bytes) -> Manifest:
+    return msgspec.json.decode(data, type=Manifest)
+
+
+def parse_prediction(text: str) -> Prediction:
+    """``"probabilities:1"`` -> column 1 of the output `probabilities`; ``"score"`` -> a vector."""
+    output, colon, column = text.rpartition(":")
+    if not colon:
+        return Prediction(text)
+    if not output or not column.isdecimal():
+        raise BadRequest(f"--prediction takes OUTPUT or OUTPUT:COLUMN, got {text!r}")
+    return Prediction(output, int(column))
