@@ -32,7 +32,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Gateway(_Section):
+class Gateway(_Section, frozen=True):
     """The data plane: where it listens, how much it accepts."""
 
     host: str = "127.0.0.1"
@@ -47,14 +47,14 @@ class Gateway(_Section):
     strict_readiness: bool = False  # server ready only when every model is
 
 
-class Admin(_Section):
+class Admin(_Section, frozen=True):
     """The control plane's own listener."""
 
     host: str = "127.0.0.1"
     port: Port = 8090
 
 
-class Metrics(_Section):
+class Metrics(_Section, frozen=True):
     """Where Prometheus scrapes."""
 
     host: str = "127.0.0.1"
@@ -62,14 +62,14 @@ class Metrics(_Section):
     controller_port: Port = 9411
 
 
-class Registry(_Section):
+class Registry(_Section, frozen=True):
     """Metadata and desired state by SQL URL, artifacts by fsspec URL. Empty: below `data_dir`."""
 
     database: str = ""
     artifacts: str = ""
 
 
-class Monitors(_Section):
+class Monitors(_Section, frozen=True):
     """Slots, blocks and the alarm budget. `event_time = "request"` takes time from the request's header."""
 
     enabled: bool = True
@@ -89,7 +89,7 @@ class Monitors(_Section):
     poll_s: Seconds = 0.05
 
 
-class RaySection(_Section):
+class RaySection(_Section, frozen=True):
     """The Ray cluster. No address: one is started on this machine and stopped with Gaugeway."""
 
     address: str | None = None
@@ -98,19 +98,19 @@ class RaySection(_Section):
     drain_s: Seconds = 20.0
 
 
-class Resources(_Section):
+class Resources(_Section, frozen=True):
     cpu: Annotated[float, Meta(gt=0)] = 0.25  # logical CPUs reserved for a replica
     gpu: Annotated[float, Meta(ge=0)] = 0.0
     threads: Positive = 1  # intra-op threads of ONNX Runtime
 
 
-class Replicas(_Section):
+class Replicas(_Section, frozen=True):
     min: Annotated[int, Meta(ge=0)] = 1
     max: Positive = 1
     target_busy_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.7
 
 
-class Version(_Section):
+class Version(_Section, frozen=True):
     """How one version is served; what it is lies in the registry."""
 
     resources: Resources = field(default_factory=Resources)
@@ -118,12 +118,12 @@ class Version(_Section):
     max_batch_rows: Positive = 256
 
 
-class Shadow(_Section):
+class Shadow(_Section, frozen=True):
     version: str
     fraction: Fraction = 1.0
 
 
-class Model(_Section):
+class Model(_Section, frozen=True):
     """Who gets which share of a model's traffic. No weights: the newest version gets all."""
 
     sticky: Annotated[str, Meta(pattern=r"^((header|cookie|parameter):[A-Za-z0-9_.-]+)?$")] = ""
@@ -135,7 +135,7 @@ class Model(_Section):
         return self.versions.get(version) or Version()
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """The whole tree. `data_dir` holds what must last, `run_dir` sockets and rings of this node."""
 
     data_dir: str = ""

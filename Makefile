@@ -1,0 +1,77 @@
+# What people type. `make help` lists it; every target installs what it needs, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?=
+TESTS ?=
+UPGRADE ?=
+UV ?= $(BIN)/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
+
+# Debian packages that tests call: command:package
+SYSTEM := wrk:wrk
+
+.PHONY: help setup dev system demo test lint lock clean
+
+help:
+	@echo "make setup    what Gaugeway and its demo need, into $(VENV)"
+	@echo "make demo     the demo; options: make demo DEMO=\"--days 30 --exit\""
+	@echo "make test     every test, fast ones first; a part: make test TESTS=tests/test_record.py"
+	@echo "make lint     ruff and mypy"
+	@echo "make lock     pin the dependencies anew; to the newest: make lock UPGRADE=--upgrade"
+	@echo "make clean    remove $(VENV) and every cache"
+
+setup: $(VENV)/.setup
+
+dev: $(VENV)/.dev
+
+demo: setup
+	$(BIN)/gaugeway demo $(DEMO)
+
+test: dev system
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The lock of the tests holds only what the first does not, so `make demo` and `make test` share every pin.
+lock: dev
+	$(COMPILE) pyproject.toml --extra demo --output-file requirements.lock
+	$(COMPILE) pyproject.toml --extra demo --extra dev --constraint requirements.lock \
+	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) --output-file tests/requirements.lock
+	sed -i '/^# The following packages were excluded/,$$d' tests/requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo "Gaugeway needs Python 3.11 or newer as '$(PYTHON)'; another one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "'$(PYTHON)' cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.setup: $(VENV)/.python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.setup tests/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r tests/requirements.lock
+	@touch $@
+
+system:
+	@missing=; for pair in $(SYSTEM); do \
+	    command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else \
+	    echo "the tests also need these system packages:$$missing (Debian: apt-get install$$missing)"; exit 1; \
+	fi
