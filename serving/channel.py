@@ -1,0 +1,188 @@
+"""The direct channel between a gateway worker and a replica: the gateway's end and the replica's end.
+
+Bytes go over a unix socket on the same node. A lost connection is the fastest notice of death there is: every call
+in flight learns of it at once. A replica that is silent for `SUSPECT_S` gets no new work, after `DEAD_S` it is
+dead; its late answers are never read, because the connection is gone.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from serving import frames
+from serving.errors import (
+    BadRequest,
+    ChannelError,
+    DeadlineExceeded,
+    GaugewayError,
+    ModelFailure,
+    Overloaded,
+    ReplicaLost,
+)
+from serving.frames import Frame, Kind, Layouts, Splitter
+from serving.protocol import Array
+
+SUSPECT_S, DEAD_S, BEAT_S = 1.0, 3.0, 0.25
+_LARGE = 1 << 16  # bytes from which buffers are handed to the kernel one by one rather than joined
+_ERRORS: dict[str, type[GaugewayError]] = {
+    kind.__name__: kind for kind in (BadRequest, ModelFailure, DeadlineExceeded, Overloaded)
+}
+
+State = Literal["ready", "suspect", "draining", "lost"]
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """What a replica says of itself when a connection opens."""
+
+    model: str
+    version: str
+    digest: str
+    replica: str
+    protocol: int = frames.VERSION
+
+
+class Fault(msgspec.Struct, frozen=True):
+    kind: str
+    message: str
+
+
+@dataclass(slots=True)
+class Result:
+    """Outputs in the order of the signature (rows of all joined requests), and what the replica measured."""
+
+    outputs: list[Array]
+    queue_s: float
+    infer_s: float
+
+
+Outcome = Result | GaugewayError
+
+
+@dataclass(slots=True)
+class Call:
+    """A batch on its way: `done` is called exactly once, with a result or with why there is none."""
+
+    meta: bytes
+    buffers: list[Array | bytes]
+    rows: int
+    deadline: float  # on the loop's clock
+    done: Callable[["Link", Outcome], None]
+    priority: int = 0
+
+
+class Link(asyncio.Protocol):
+    """The gateway's end of one connection to one replica."""
+
+    def __init__(self, changed: Callable[["Link"], None]) -> None:
+        self._changed = changed
+        self._splitter, self._layouts = Splitter(), Layouts()
+        self._calls: dict[int, Call] = {}
+        self._next = 0
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._beat: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self.hello: Hello | None = None
+        self.state: State = "suspect"
+        self.load = 0  # rows waiting at the replica when it last answered
+
+    @property
+    def inflight(self) -> int:
+        return len(self._calls)
+
+    def send(self, call: Call) -> None:
+        """Hand over a batch; only while the state is `ready`."""
+        assert self._transport is not None
+        self._next += 1
+        self._calls[self._next] = call
+        left_us = max(1, int((call.deadline - self._loop.time()) * 1e6))
+        size = sum(b.nbytes if not isinstance(b, bytes) else len(b) for b in call.buffers)
+        start = frames.head(Kind.INFER, self._next, len(call.meta), size, call.priority, left_us) + call.meta
+        if size < _LARGE:
+            self._transport.write(b"".join([start, *call.buffers]))
+        else:
+            self._transport.writelines([start, *(memoryview(b).cast("B") for b in call.buffers if len(b))])
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for this call any more: tell the replica."""
+        for id, known in self._calls.items():
+            if known is call and self._transport is not None:
+                self._transport.write(frames.head(Kind.CANCEL, id))
+                return
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(frames.document(Kind.HELLO, [frames.VERSION]))
+        self._beat = self._loop.call_later(BEAT_S, self._check)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        try:
+            for frame in self._splitter.feed(data):
+                self._take(frame)
+        except ChannelError:
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        self.state, self._transport = "lost", None
+        calls, self._calls = self._calls, {}
+        who = f"replica {self.hello.replica} of {self.hello.model} {self.hello.version}" if self.hello else "a replica"
+        self._changed(self)
+        for call in calls.values():
+            call.done(self, ReplicaLost(f"{who} was lost with the request in flight"))
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == Kind.RESULT:
+            self._answer(frame.id, self._result(frame))
+        elif frame.kind == Kind.ERROR:
+            fault = msgspec.msgpack.decode(frame.meta, type=Fault)
+            self._answer(frame.id, _ERRORS.get(fault.kind, ModelFailure)(fault.message))
+        elif frame.kind == Kind.HELLO:
+            self.hello = msgspec.msgpack.decode(frame.meta, type=Hello)
+            self._become("ready")
+        elif frame.kind == Kind.GOAWAY:
+            self._become("draining")
+
+    def _result(self, frame: Frame) -> Result:
+        queue_s, infer_s, self.load, meta = frames.unpack_timing(frame.meta)
+        return Result(frames.from_bytes(self._layouts.decode(meta), frame.body), queue_s, infer_s)
+
+    def _answer(self, id: int, outcome: Outcome) -> None:
+        if call := self._calls.pop(id, None):
+            call.done(self, outcome)
+
+    def _become(self, state: State) -> None:
+        if self.state != state:
+            self.state = state
+            self._changed(self)
+
+    def _check(self) -> None:
+        """Every BEAT_S: ask for a sign of life, and judge by how long there was none."""
+        if self._transport is None:
+            return
+        silent_s = self._loop.time() - self._heard
+        if silent_s > DEAD_S:
+            self._transport.abort()
+            return
+        if self.hello is not None and self.state != "draining":
+            self._become("suspect" if silent_s > SUSPECT_S else "ready")
+        self._transport.write(frames.head(Kind.PING))
+        self._beat = self._loop.call_later(BEAT_S, self._check)
+
+
+async def connect(path: str | Path, changed: Callable[[Link], None]) -> Link:
+    """Open a link to the replica that listens at a unix socket. Raises OSError when nobody does."""
+    _, link = await asyncio.get_running_loop().create_unix_connection(lambda: Link(changed), str(path))
+    return link

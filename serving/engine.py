@@ -1,0 +1,257 @@
+"""The replica's end of the direct channel: frames in, runs, frames out.
+
+Frames that wait for each other's run are merged into one when rows are independent. Short models run in the loop
+(a hand-over to a thread costs more than they do), long ones in a thread, by measured time.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from serving import frames
+from serving.channel import Fault, Hello
+from serving.errors import ChannelError, DeadlineExceeded, GaugewayError, ModelFailure, Overloaded
+from serving.frames import Frame, Kind, Layouts, Splitter
+from serving.manifest import Manifest
+from serving.protocol import Array
+
+INLINE_S = 0.0005  # runs shorter than this stay in the loop
+
+
+class Model(Protocol):
+    def run(self, inputs: dict[str, Array]) -> list[Array]: ...
+
+
+@dataclass(slots=True)
+class Job:
+    """One INFER frame that waits for its run."""
+
+    owner: "_Connection"
+    id: int
+    meta: bytes
+    rows: int
+    key: object  # jobs of one key may share a run
+    inputs: list[Array]
+    arrived: float
+    deadline: float  # 0: none
+
+
+class Engine:
+    """Runs the jobs of all connections, one run at a time; `max_queue_rows` bounds what waits."""
+
+    def __init__(self, manifest: Manifest, model: Model, *, replica: str = "", max_batch_rows: int = 256,
+                 max_queue_rows: int = 8192, expected_s: float = 0.0) -> None:  # fmt: skip
+        self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica)
+        self._manifest, self._model = manifest, model
+        self._names = [spec.name for spec in manifest.signature.inputs]
+        self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows
+        self._jobs: deque[Job] = deque()
+        self._waiting_rows = self._running_rows = 0
+        self._run_s = expected_s  # exponentially weighted mean of a run
+        self._scheduled = False
+        self.connections: set[_Connection] = set()
+        self.layouts = Layouts()
+        self._thread = ThreadPoolExecutor(1, "run")
+        self._server: asyncio.Server | None = None
+        self.busy_s = 0.0
+
+    @property
+    def load(self) -> int:
+        """Rows that wait or run."""
+        return self._waiting_rows + self._running_rows
+
+    async def listen(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._loop = asyncio.get_running_loop()
+        # Referenced for as long as it listens: an asyncio server closes when it is collected.
+        self._server = await self._loop.create_unix_server(lambda: _Connection(self), str(path))
+        os.chmod(path, 0o600)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Say GOAWAY, finish what is here, close. False when work was left at the timeout."""
+        for connection in list(self.connections):
+            connection.write(frames.head(Kind.GOAWAY))
+        until = self._loop.time() + timeout_s
+        # Gateways stop sending once they have read GOAWAY; what they sent before arrives within a beat.
+        quiet_since = self._loop.time()
+        while self._loop.time() < until and self._loop.time() - quiet_since < 0.2:
+            quiet_since = self._loop.time() if self.load else quiet_since
+            await asyncio.sleep(0.02)
+        self.close()
+        return not self.load
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+        self._thread.shutdown(wait=False)
+
+    def submit(self, job: Job) -> None:
+        if self._waiting_rows + job.rows > self._max_queue_rows and self._jobs:
+            job.owner.fail(job.id, Overloaded(f"{self._waiting_rows} rows wait already"))
+            return
+        self._jobs.append(job)
+        self._waiting_rows += job.rows
+        self.wake()
+
+    def cancel(self, owner: "_Connection", id: int | None = None) -> None:
+        """Take back jobs of a connection that have not started: one, or all of them."""
+        kept = [job for job in self._jobs if job.owner is not owner or (id is not None and job.id != id)]
+        if len(kept) != len(self._jobs):
+            self._jobs = deque(kept)
+            self._waiting_rows = sum(job.rows for job in kept)
+
+    def wake(self) -> None:
+        """Start a run soon: after this turn of the loop, so that what came together runs together."""
+        if self._jobs and not self._running_rows and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        if not (group := self._next_group()):
+            return
+        self._running_rows = sum(job.rows for job in group) or 1
+        started = self._loop.time()
+        if self._run_s < INLINE_S:
+            self._finish(group, self._attempt(group), started)
+        else:
+            run = self._loop.run_in_executor(self._thread, self._attempt, group)
+            run.add_done_callback(lambda done: self._finish(group, done.result(), started))
+
+    def _next_group(self) -> list[Job]:
+        """The oldest jobs of one key that fit into a run; what is past its deadline is answered, not run."""
+        group: list[Job] = []
+        rows, now = 0, self._loop.time()
+        while self._jobs:
+            job = self._jobs[0]
+            fits = not group or (job.key is not None and job.key == group[0].key and rows + job.rows <= self._max_batch_rows)
+            if not fits:
+                break
+            self._jobs.popleft()
+            self._waiting_rows -= job.rows
+            if job.deadline and now > job.deadline:
+                job.owner.fail(job.id, DeadlineExceeded("the deadline passed while the request waited for its run"))
+                continue
+            group.append(job)
+            rows += job.rows
+        return group
+
+    def _attempt(self, group: Sequence[Job]) -> tuple[list[Array] | GaugewayError, float]:
+        """Outputs of the joined rows, or why there are none; and the seconds of the run."""
+        start = time.perf_counter()
+        try:
+            joined = group[0].inputs if len(group) == 1 else _join([job.inputs for job in group])
+            outputs = self._model.run(dict(zip(self._names, joined, strict=True)))
+            if self._manifest.rows_independent:
+                self._check_rows(outputs, sum(job.rows for job in group))
+        except GaugewayError as error:
+            return error, time.perf_counter() - start
+        return outputs, time.perf_counter() - start
+
+    def _check_rows(self, outputs: list[Array], rows: int) -> None:
+        for spec, output in zip(self._manifest.signature.outputs, outputs, strict=True):
+            if not output.shape or output.shape[0] != rows:
+                raise ModelFailure(f"output {spec.name!r} has shape {list(output.shape)} for {rows} rows")
+
+    def _finish(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
+        outputs, infer_s = attempt
+        self.busy_s += infer_s
+        self._run_s += 0.1 * (infer_s - self._run_s)
+        self._running_rows = 0
+        if not isinstance(outputs, GaugewayError):
+            self._answer(group, outputs, infer_s, started)
+        elif len(group) == 1:
+            group[0].owner.fail(group[0].id, outputs)
+        else:  # one of them is to blame: each gets a run of its own
+            for job in reversed(group):
+                job.key = None
+                self._jobs.appendleft(job)
+                self._waiting_rows += job.rows
+        self.wake()
+
+    def _answer(self, group: list[Job], outputs: list[Array], infer_s: float, started: float) -> None:
+        at = 0
+        for job in group:
+            own = outputs if len(group) == 1 else [output[at : at + job.rows] for output in outputs]
+            at += job.rows
+            job.owner.answer(job.id, own, started - job.arrived, infer_s)
+
+    def result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | Array]:
+        """The buffers of a RESULT frame."""
+        specs = self._manifest.signature.outputs
+        buffers = [frames.to_bytes(s.datatype, o) for s, o in zip(specs, outputs, strict=True)]
+        sizes = tuple(len(b) if isinstance(b, bytes) else b.nbytes for b in buffers)
+        layout = self.layouts.encode(specs, tuple(o.shape for o in outputs), sizes)
+        meta = frames.pack_timing(queue_s, infer_s, self._waiting_rows) + layout
+        return [frames.head(Kind.RESULT, id, len(meta), sum(sizes)), meta, *buffers]
+
+    def job(self, owner: "_Connection", frame: Frame) -> Job:
+        layout = self.layouts.decode(frame.meta)
+        shapes = tuple((datatype, shape[1:]) for _, datatype, shape, _ in layout.tensors)
+        now = self._loop.time()
+        return Job(owner, frame.id, frame.meta, layout.rows, shapes if self._manifest.rows_independent else None,
+                   frames.from_bytes(layout, frame.body), now,
+                   now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0)  # fmt: skip
+
+
+class _Connection(asyncio.Protocol):
+    """One gateway worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._splitter = Splitter()
+        self._transport: asyncio.Transport | None = None
+        self._take: dict[int, Callable[[Frame], None]] = {
+            Kind.INFER: lambda frame: engine.submit(engine.job(self, frame)),
+            Kind.PING: lambda frame: self.write(frames.head(Kind.PONG, frame.id)),
+            Kind.CANCEL: lambda frame: engine.cancel(self, frame.id),
+            Kind.HELLO: lambda frame: self.write(frames.document(Kind.HELLO, engine.hello)),
+        }
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._engine.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._splitter.feed(data):
+                if frame.kind in self._take:
+                    self._take[frame.kind](frame)
+        except (ChannelError, ValueError):
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._engine.connections.discard(self)
+        self._engine.cancel(self)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def answer(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> None:
+        if self._transport is not None:
+            self._transport.write(b"".join(self._engine.result(id, outputs, queue_s, infer_s)))
+
+    def fail(self, id: int, error: GaugewayError) -> None:
+        self.write(frames.document(Kind.ERROR, Fault(type(error).__name__, str(error)), id))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _join(parts: list[list[Array]]) -> list[Array]:
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+

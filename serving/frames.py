@@ -1,0 +1,179 @@
+"""The wire format of the direct channel: length-prefixed frames that carry raw tensors.
+
+A frame is a fixed header, a small msgpack part (`meta`) and raw little-endian tensors (`body`). Rows are the
+outermost dimension, so the tensors of several requests are joined by joining their bytes. No pickle anywhere.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from serving.errors import ChannelError
+from serving.protocol import DATATYPES, Array, TensorSpec
+
+VERSION = 1
+MAX_BODY_BYTES = 2**31
+# magic, protocol version, kind, priority, id, deadline (µs left when sent, 0: none), bytes of meta, of body
+_HEAD = struct.Struct("<2sBBB3xQQI4xQ")
+_MAGIC = b"GW"
+_TIMING = struct.Struct("<QQQ")  # at the start of a RESULT's meta: queue µs, inference µs, rows waiting
+
+
+class Kind(IntEnum):
+    HELLO = 1  # both ways, once: protocol versions offered; then who the replica is
+    INFER = 2
+    RESULT = 3
+    ERROR = 4
+    CANCEL = 5
+    GOAWAY = 6  # the replica drains: it finishes what it has and takes nothing new
+    PING = 7
+    PONG = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    kind: int
+    priority: int
+    id: int
+    deadline_us: int
+    meta: bytes
+    body: memoryview
+
+
+def head(kind: Kind, id: int = 0, meta: int = 0, body: int = 0, priority: int = 0, deadline_us: int = 0) -> bytes:
+    return _HEAD.pack(_MAGIC, VERSION, kind, priority, id, deadline_us, meta, body)
+
+
+def document(kind: Kind, value: Any, id: int = 0) -> bytes:
+    """A frame that is nothing but a msgpack document."""
+    meta = msgspec.msgpack.encode(value)
+    return head(kind, id, len(meta)) + meta
+
+
+class Splitter:
+    """Chunks of a byte stream in, whole frames out; a frame that arrives in one chunk is not copied.
+
+    >>> [frame.id for frame in Splitter().feed(head(Kind.PING, 7) + head(Kind.PING, 8))]
+    [7, 8]
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._have = 0
+        self._need = _HEAD.size
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Raises ChannelError on bytes that are not this protocol."""
+        if self._have:
+            self._chunks.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._chunks)
+        frames, rest = self._split(data)
+        self._chunks = [data[rest:]] if rest < len(data) else []
+        self._have = len(data) - rest
+        return frames
+
+    def _split(self, data: bytes) -> tuple[list[Frame], int]:
+        frames, at, view = [], 0, memoryview(data)
+        self._need = _HEAD.size
+        while len(data) - at >= _HEAD.size:
+            magic, version, kind, priority, id, deadline_us, meta, body = _HEAD.unpack_from(data, at)
+            if magic != _MAGIC or version != VERSION or body > MAX_BODY_BYTES:
+                raise ChannelError(f"not a frame of protocol {VERSION}: {data[at : at + 5]!r}")
+            tensors = at + _HEAD.size + meta
+            if tensors + body > len(data):
+                self._need = tensors + body - at
+                break
+            frames.append(Frame(kind, priority, id, deadline_us, data[at + _HEAD.size : tensors],
+                                view[tensors : tensors + body]))  # fmt: skip
+            at = tensors + body
+        return frames, at
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True):
+    """Name, datatype, shape and bytes of each tensor of a frame."""
+
+    tensors: tuple[tuple[str, str, tuple[int, ...], int], ...]
+
+    @property
+    def rows(self) -> int:
+        return self.tensors[0][2][0] if self.tensors and self.tensors[0][2] else 1
+
+
+class Layouts:
+    """Layouts by their bytes and back, remembered: the few shapes of a model come again and again."""
+
+    def __init__(self, bound: int = 1024) -> None:
+        self._bound = bound
+        self._encoded: dict[Any, bytes] = {}
+        self._decoded: dict[bytes, Layout] = {}
+
+    def encode(self, specs: Sequence[TensorSpec], shapes: tuple[tuple[int, ...], ...], sizes: tuple[int, ...]) -> bytes:
+        key = (shapes, sizes)
+        if (known := self._encoded.get(key)) is None:
+            tensors = tuple((s.name, s.datatype, shape, n) for s, shape, n in zip(specs, shapes, sizes, strict=True))
+            known = msgspec.msgpack.encode(Layout(tensors))
+            _remember(self._encoded, key, known, self._bound)
+        return known
+
+    def decode(self, meta: bytes) -> Layout:
+        if (known := self._decoded.get(meta)) is None:
+            try:
+                known = msgspec.msgpack.decode(meta, type=Layout)
+            except msgspec.DecodeError as error:
+                raise ChannelError(f"a frame's layout cannot be read: {error}") from None
+            _remember(self._decoded, meta, known, self._bound)
+        return known
+
+
+def _remember(memory: dict[Any, Any], key: Any, value: Any, bound: int) -> None:
+    if len(memory) >= bound:
+        memory.clear()
+    memory[key] = value
+
+
+def to_bytes(datatype: str, array: Array) -> Array | bytes:
+    """What `b"".join` takes: the array itself when its bytes are the wire's, else its encoding."""
+    if datatype != "BYTES":
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    return b"".join(len(element).to_bytes(4, "little") + element for element in array.ravel())
+
+
+def from_bytes(layout: Layout, body: memoryview) -> list[Array]:
+    """Arrays over the frame's own bytes (read-only, not copied); BYTES as object arrays of `bytes`."""
+    arrays: list[Array] = []
+    at = 0
+    for _, datatype, shape, size in layout.tensors:
+        arrays.append(_array(datatype, shape, body[at : at + size]))
+        at += size
+    return arrays
+
+
+def _array(datatype: str, shape: tuple[int, ...], data: memoryview) -> Array:
+    if datatype != "BYTES":
+        return np.frombuffer(data, DATATYPES[datatype]).reshape(shape)
+    elements, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "little")
+        elements.append(bytes(data[at + 4 : at + 4 + size]))
+        at += 4 + size
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def pack_timing(queue_s: float, infer_s: float, waiting_rows: int) -> bytes:
+    return _TIMING.pack(int(queue_s * 1e6), int(infer_s * 1e6), waiting_rows)
+
+
+def unpack_timing(meta: bytes) -> tuple[float, float, int, bytes]:
+    """Queue seconds, inference seconds, rows waiting at the replica, and the layout's bytes."""
+    queue_us, infer_us, waiting = _TIMING.unpack_from(meta)
+    return queue_us / 1e6, infer_us / 1e6, waiting, meta[_TIMING.size :]
