@@ -66,7 +66,8 @@ def text() -> bytes:
 def slow(steps: int = 1000, size: int = 64) -> bytes:
     """`x` FP32 [N, 1] -> `y` FP32 [N, 1], y = x, after `steps` products of size x size matrices, whatever N is.
 
-    About 3 µs a step of the default size and 1 thread (6,500 steps: 20 ms); a running loop can be terminated between steps.
+    About 3 µs a step of the default size and 1 thread (6,500 steps: 20 ms);
+    a running loop can be terminated between steps.
     """
     body = helper.make_graph(
         [make_node("Identity", ["go"], ["go_on"]), make_node("MatMul", ["m", "turn"], ["m_next"])],
@@ -154,7 +155,7 @@ def division_by_zero() -> bytes:
 
 
 def memory_bomb(gibibytes: float = 3.0) -> bytes:
-    """A file of some hundred bytes whose constant takes `gibibytes` of memory: while it loads up to 1 GiB, else when it runs."""
+    """A small file whose constant takes `gibibytes` of memory: while it loads up to 1 GiB, else when it runs."""
     node = make_node("ConstantOfShape", ["shape"], ["big"], value=numpy_helper.from_array(np.ones(1, np.float32)))
     nodes = [node, make_node("ReduceMax", ["big"], ["top"], keepdims=0), make_node("Add", ["x", "top"], ["y"])]
     shape = [_ints("shape", [int(gibibytes * 2**28)])]
