@@ -156,6 +156,8 @@ class Engine:
                 self._check_rows(outputs, sum(job.rows for job in group))
         except GaugewayError as error:
             return error, time.perf_counter() - start
+        except Exception as error:  # an edge: whatever a model raises must not stop the replica
+            return ModelFailure(f"{type(error).__name__}: {error}"), time.perf_counter() - start
         return outputs, time.perf_counter() - start
 
     def _check_rows(self, outputs: list[Array], rows: int) -> None:

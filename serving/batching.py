@@ -1,0 +1,321 @@
+"""Adaptive batching: requests of one version wait only while every replica is busy.
+
+An idle system adds no delay, a busy one batches by itself; there is no delay to tune. Each request fails or
+succeeds alone: a batch that fails is run again one by one, and the requests of a lost replica go to another,
+each alone, within the deadline and a budget of retried batches.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from serving import frames
+from serving.channel import Call, Link, Outcome, Result
+from serving.errors import (
+    DeadlineExceeded,
+    GaugewayError,
+    ModelFailure,
+    NotReady,
+    Overloaded,
+    ReplicaLost,
+)
+from serving.frames import Layouts
+from serving.manifest import Manifest
+from serving.protocol import Array
+
+MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
+POISON_DEATHS, POISON_S = 2, 600.0
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """Rows of one request that wait for their answer; the future travels with them."""
+
+    inputs: list[Array]  # in the order of the signature
+    rows: int
+    deadline: float  # on the loop's clock
+    future: "asyncio.Future[Answer]"
+    id: str = ""
+    first_row: int = 0
+    reason: str = "weight"
+    propensity: float = 1.0
+    key_hash: int = 0
+    arrival_time: float = 0.0  # seconds since 1970
+    event_time: float = 0.0
+    key: object = None  # items of one key may share a batch; None: alone
+    submitted: float = 0.0
+    attempts: int = 0
+    queued: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The request's own rows of every output, its wait, and the run of its batch, in seconds."""
+
+    outputs: list[Array]
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    items: list[Item]
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A batch that is over, for metrics and records. `result` is None when it failed."""
+
+    items: list[Item]
+    statuses: list[int]
+    queue_s: list[float]
+    result: Result | None
+
+
+@dataclass(slots=True)
+class RetryBudget:
+    """At most `ratio` of the batches of a window may be retries, at least `minimum`."""
+
+    ratio: float = 0.2
+    minimum: int = 3
+    window_s: float = 10.0
+    _sent: deque[float] = field(default_factory=deque)
+    _retried: deque[float] = field(default_factory=deque)
+
+    def sent(self, now: float) -> None:
+        self._sent.append(now)
+        if len(self._sent) > 4096:
+            self._forget(now)
+
+    def take(self, now: float) -> bool:
+        """Whether one more batch may be retried now."""
+        self._forget(now)
+        if len(self._retried) >= max(self.minimum, self.ratio * len(self._sent)):
+            return False
+        self._retried.append(now)
+        return True
+
+    def _forget(self, now: float) -> None:
+        for times in (self._sent, self._retried):
+            while times and times[0] < now - self.window_s:
+                times.popleft()
+
+
+class Batcher:
+    """The queue of one version in one worker, and the links to its replicas."""
+
+    def __init__(self, manifest: Manifest, *, max_batch_rows: int, max_queue_rows: int, retries: int,
+                 finished: Callable[[Finished], None], rng: random.Random | None = None) -> None:  # fmt: skip
+        self.manifest = manifest
+        self.max_batch_rows, self._max_queue_rows, self._retries = max_batch_rows, max_queue_rows, retries
+        self._finished = finished
+        self._rng = rng or random.Random()
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Item] = deque()
+        self.queued_rows = 0
+        self._scheduled = False
+        self._layouts = Layouts()
+        self._budget = RetryBudget()
+        self._deaths: dict[bytes, tuple[int, float]] = {}  # inputs that were in flight when a replica died
+        self.links: list[Link] = []
+        self.retried = 0
+
+    @property
+    def ready(self) -> bool:
+        """A replica is there that has work or can take it."""
+        return any(link.state in ("ready", "suspect") and link.hello for link in self.links)
+
+    def attach(self, link: Link) -> None:
+        self.links.append(link)
+
+    def changed(self, link: Link) -> None:
+        """A link came, went, or changed its mind."""
+        if link.state == "lost" and link in self.links:
+            self.links.remove(link)
+        if not self.ready:
+            self._give_up()
+        self._soon()
+
+    def submit(self, item: Item) -> None:
+        """Raises NotReady, Overloaded, or ModelFailure for an input that has killed replicas before."""
+        if not self.ready:
+            raise NotReady(f"no replica of {self._name} is ready")
+        if self.queued_rows + item.rows > self._max_queue_rows and self.queued_rows:
+            raise Overloaded(f"{self.queued_rows} rows wait for {self._name}, the bound is {self._max_queue_rows}")
+        if self._deaths and self._poisonous(item):
+            raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
+        item.submitted = self._loop.time()
+        item.timer = self._loop.call_at(item.deadline, self._expire, item)
+        self._push([item])
+
+    @property
+    def _name(self) -> str:
+        return f"model {self.manifest.model!r} version {self.manifest.version!r}"
+
+    def _push(self, items: Iterable[Item], front: bool = False) -> None:
+        for item in items:
+            (self._queue.appendleft if front else self._queue.append)(item)
+            self.queued_rows += item.rows
+            item.queued = True
+        self._soon()
+
+    def _soon(self) -> None:
+        """Flush after this turn of the loop, so that what came together leaves together."""
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._queue and (link := self._free_link()):
+            if items := self._collect():
+                self._send(link, items)
+
+    def _free_link(self) -> Link | None:
+        """The less loaded of two random ones among those that can take a batch."""
+        free = [link for link in self.links if link.state == "ready" and link.inflight < MAX_INFLIGHT]
+        if len(free) > 2:
+            free = self._rng.sample(free, 2)
+        return min(free, key=lambda link: (link.inflight, link.load), default=None)
+
+    def _collect(self) -> list[Item]:
+        """The oldest items that may run together, up to `max_batch_rows`; those that are over are skipped."""
+        items: list[Item] = []
+        rows = 0
+        while self._queue:
+            item = self._queue[0]
+            if item.future.done():
+                self._pop()
+                continue
+            if items and (item.key is None or item.key != items[0].key or rows + item.rows > self.max_batch_rows):
+                break
+            items.append(self._pop())
+            rows += item.rows
+        return items
+
+    def _pop(self) -> Item:
+        item = self._queue.popleft()
+        if item.queued:
+            self.queued_rows -= item.rows
+            item.queued = False
+        return item
+
+    def _send(self, link: Link, items: list[Item]) -> None:
+        now = self._loop.time()
+        self._budget.sent(now)
+        batch = Batch(items, now)
+        meta, buffers = self._pack(items)
+        rows = sum(item.rows for item in items)
+        deadline = max(item.deadline for item in items)
+        link.send(Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(batch, outcome)))
+
+    def _pack(self, items: list[Item]) -> tuple[bytes, list[Array | bytes]]:
+        """Rows joined by joining their bytes; the layout is that of all rows together."""
+        specs = self.manifest.signature.inputs
+        rows = sum(item.rows for item in items)
+        buffers: list[Array | bytes] = []
+        sizes, shapes = [], []
+        for i, spec in enumerate(specs):
+            own = [frames.to_bytes(spec.datatype, item.inputs[i]) for item in items]
+            shape = items[0].inputs[i].shape
+            buffers += own
+            sizes.append(sum(len(b) if isinstance(b, bytes) else b.nbytes for b in own))
+            shapes.append(shape if len(items) == 1 else (rows, *shape[1:]))
+        return self._layouts.encode(specs, tuple(shapes), tuple(sizes)), buffers
+
+    def _done(self, batch: Batch, outcome: Outcome) -> None:
+        if isinstance(outcome, Result):
+            self._succeed(batch, outcome)
+        elif isinstance(outcome, ReplicaLost):
+            self._retry(batch, outcome)
+        elif len(batch.items) > 1:
+            self._run_singly(batch.items)
+        else:
+            self._fail(batch.items[0], outcome)
+        self._soon()
+
+    def _succeed(self, batch: Batch, result: Result) -> None:
+        at, waits, statuses = 0, [], []
+        for item in batch.items:
+            outputs = result.outputs
+            if len(batch.items) > 1:
+                outputs = [output[at : at + item.rows] for output in outputs]
+            at += item.rows
+            waits.append(batch.sent - item.submitted + result.queue_s)
+            if item.attempts:
+                self._deaths.pop(_fingerprint(item), None)
+            statuses.append(self._resolve(item, Answer(outputs, waits[-1], result.infer_s)))
+        self._finished(Finished(batch.items, statuses, waits, result))
+
+    def _retry(self, batch: Batch, lost: ReplicaLost) -> None:
+        """Each request of a lost replica once more and alone, if deadline, attempts and budget allow."""
+        now = self._loop.time()
+        allowed = self.ready and self._retries > 0 and self._budget.take(now)
+        again: list[Item] = []
+        for item in batch.items:
+            item.attempts += 1
+            self._suspect(item, now)
+            if allowed and item.attempts <= self._retries and not item.future.done():
+                again.append(item)
+            else:
+                self._fail(item, NotReady(f"{lost}; it was not retried"))
+        self.retried += len(again)
+        self._run_singly(again)
+
+    def _run_singly(self, items: list[Item]) -> None:
+        for item in items:
+            item.key = None
+        self._push(reversed(items), front=True)
+
+    def _suspect(self, item: Item, now: float) -> None:
+        self._deaths = {key: death for key, death in self._deaths.items() if death[1] > now}
+        key = _fingerprint(item)
+        self._deaths[key] = (self._deaths.get(key, (0, 0.0))[0] + 1, now + POISON_S)
+
+    def _poisonous(self, item: Item) -> bool:
+        deaths, until = self._deaths.get(_fingerprint(item), (0, 0.0))
+        return deaths >= POISON_DEATHS and until > self._loop.time()
+
+    def _give_up(self) -> None:
+        """The last replica is gone: nobody waits for one that may never come."""
+        while self._queue:
+            self._fail(self._pop(), NotReady(f"no replica of {self._name} is ready"))
+
+    def _expire(self, item: Item) -> None:
+        error = DeadlineExceeded(f"no answer of {self._name} within the deadline")
+        if item.queued:  # it will never be sent; what is in flight is recorded when its outcome comes
+            self.queued_rows -= item.rows
+            item.queued = False
+            self._fail(item, error)
+        elif not item.future.done():
+            item.future.set_exception(error)
+
+    def _fail(self, item: Item, error: GaugewayError) -> None:
+        status = DeadlineExceeded.status if item.future.done() else error.status
+        if item.timer is not None:
+            item.timer.cancel()
+        if not item.future.done():
+            item.future.set_exception(error)
+        self._finished(Finished([item], [status], [self._loop.time() - item.submitted], None))
+
+    def _resolve(self, item: Item, answer: Answer) -> int:
+        """The status that the request got: it may have expired, or its client left, while the batch ran."""
+        if item.timer is not None:
+            item.timer.cancel()
+        if item.future.done():
+            return DeadlineExceeded.status
+        item.future.set_result(answer)
+        return 200
+
+
+def _fingerprint(item: Item) -> bytes:
+    """Of the input's bytes."""
+    digest = blake2b(digest_size=16)
+    for array in item.inputs:
+        digest.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
+    return digest.digest()
