@@ -110,10 +110,11 @@ class Batcher:
     """The queue of one version in one worker, and the links to its replicas."""
 
     def __init__(self, manifest: Manifest, *, max_batch_rows: int, max_queue_rows: int, retries: int,
-                 finished: Callable[[Finished], None], rng: random.Random | None = None) -> None:  # fmt: skip
+                 finished: Callable[[Finished], None], retried: Callable[[int], None] = lambda n: None,
+                 rng: random.Random | None = None) -> None:  # fmt: skip
         self.manifest = manifest
         self.max_batch_rows, self._max_queue_rows, self._retries = max_batch_rows, max_queue_rows, retries
-        self._finished = finished
+        self._finished, self._retried = finished, retried
         self._rng = rng or random.Random()
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Item] = deque()
@@ -121,9 +122,9 @@ class Batcher:
         self._scheduled = False
         self._layouts = Layouts()
         self._budget = RetryBudget()
+        self._retired = False
         self._deaths: dict[bytes, tuple[int, float]] = {}  # inputs that were in flight when a replica died
         self.links: list[Link] = []
-        self.retried = 0
 
     @property
     def ready(self) -> bool:
@@ -140,6 +141,11 @@ class Batcher:
         if not self.ready:
             self._give_up()
         self._soon()
+
+    def retire(self) -> None:
+        """The version left the table: no new request comes; links close once theirs are answered."""
+        self._retired = True
+        self._close_idle()
 
     def submit(self, item: Item) -> None:
         """Raises NotReady, Overloaded, or ModelFailure for an input that has killed replicas before."""
@@ -238,6 +244,8 @@ class Batcher:
         else:
             self._fail(batch.items[0], outcome)
         self._soon()
+        if self._retired:
+            self._close_idle()
 
     def _succeed(self, batch: Batch, result: Result) -> None:
         at, waits, statuses = 0, [], []
@@ -264,7 +272,7 @@ class Batcher:
                 again.append(item)
             else:
                 self._fail(item, NotReady(f"{lost}; it was not retried"))
-        self.retried += len(again)
+        self._retried(len(again))
         self._run_singly(again)
 
     def _run_singly(self, items: list[Item]) -> None:
@@ -280,6 +288,11 @@ class Batcher:
     def _poisonous(self, item: Item) -> bool:
         deaths, until = self._deaths.get(_fingerprint(item), (0, 0.0))
         return deaths >= POISON_DEATHS and until > self._loop.time()
+
+    def _close_idle(self) -> None:
+        for link in list(self.links):
+            if not self._queue and not link.inflight:
+                link.close()
 
     def _give_up(self) -> None:
         """The last replica is gone: nobody waits for one that may never come."""

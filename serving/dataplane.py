@@ -1,0 +1,261 @@
+"""The transport-free core of a gateway worker: a bound request in, an answer out, whichever protocol carried it."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.batching import Answer, Batcher, Item
+from serving.channel import Link
+from serving.config import Gateway as Settings
+from serving.errors import BadRequest, NotReady, Overloaded, UnknownModel, UnknownVersion
+from serving.manifest import Manifest
+from serving.metrics import UNKNOWN, Cell, Histogram, Page
+from serving.protocol import Array, Parameter
+from serving.record import RingWriter
+from serving.recorder import Recorder
+from serving.routing import ModelEntry, Policy, Route, Router, Table, VersionEntry
+
+
+@dataclass(slots=True)
+class Context:
+    """What came with a request beside its tensors. Times in seconds, since 1970 where absolute."""
+
+    request_id: str
+    deadline_s: float
+    arrival_time: float
+    event_time: float
+    headers: Mapping[bytes, bytes]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    version: str | None = None  # named by the URL
+    override: str | None = None  # named by a header
+
+
+class Served:
+    """One version in this worker: manifest, batcher, bound metrics."""
+
+    def __init__(self, entry: VersionEntry, batcher: Batcher, page: Page) -> None:
+        self.manifest, self.batcher = entry.manifest, batcher
+        self.digest = entry.manifest.digest
+        self._labels = {"model": self.manifest.model, "version": self.manifest.version}
+        self._page = page
+        self.identity = [(b"x-gaugeway-version", self.manifest.version.encode()),
+                         (b"x-gaugeway-digest", self.digest.encode())]  # fmt: skip
+        self.duration: Histogram = page.histogram("request_duration_seconds", **self._labels)
+        self._answered: dict[int, Cell] = {}
+
+    def answered(self, status: int) -> Cell:
+        if status not in self._answered:
+            labels = {**self._labels, "role": "primary", "code": str(status)}
+            self._answered[status] = self._page.counter("requests_total", **labels)
+        return self._answered[status]
+
+
+class ServedModel:
+    """A model's versions behind its router."""
+
+    def __init__(self, entry: ModelEntry, versions: dict[str, Served], page: Page) -> None:
+        self.router, self.versions, self._page = Router(entry.policy), versions, page
+        self.inflight = page.gauge("inflight_requests", model=entry.policy.model)
+        self.default = max(entry.policy.weights.items(), key=lambda share: share[1])[0]
+
+    def refused(self, status: int) -> Cell:
+        """The counter of requests that failed before a version was chosen."""
+        labels = {"model": self.router.policy.model, "version": "", "role": "primary", "code": str(status)}
+        return self._page.counter("requests_total", **labels)
+
+    def version(self, version: str | None) -> Served:
+        """By name, or the one with the most traffic. Raises UnknownVersion."""
+        name = version or self.default
+        if name not in self.versions:
+            raise UnknownVersion(self.router.policy.model, name, self.versions)
+        return self.versions[name]
+
+    @property
+    def ready(self) -> bool:
+        return all(self.versions[v].batcher.ready for v in self.router.policy.weights)
+
+
+class DataPlane:
+    """All models of a worker. `install` a table, `attach` links, then `infer`."""
+
+    def __init__(self, settings: Settings, page: Page, ring: RingWriter | None) -> None:
+        self._settings, self._page, self._ring = settings, page, ring
+        self.models: dict[str, ServedModel] = {}
+        self.table = Table()
+        self._inflight = 0
+        self._generation = page.gauge("table_generation")
+
+    @property
+    def ready(self) -> bool:
+        """A table is loaded; with `strict_readiness`, every model is ready too."""
+        loaded = self.table.generation > 0
+        return loaded and (not self._settings.strict_readiness or all(m.ready for m in self.models.values()))
+
+    def install(self, table: Table) -> None:
+        """Replace the table; versions that stay keep their queues and links."""
+        if table.generation <= self.table.generation:
+            return
+        known = {(m, v): s for m, model in self.models.items() for v, s in model.versions.items()}
+        self.models = {name: self._model(name, entry, known) for name, entry in table.models.items()}
+        kept = {id(s) for model in self.models.values() for s in model.versions.values()}
+        for served in known.values():
+            if id(served) not in kept:
+                served.batcher.retire()
+        self._weigh(self.table, table)
+        self.table = table
+        self._generation.set(table.generation)
+
+    def batcher(self, model: str, version: str, digest: str) -> Batcher | None:
+        """Of the version with this digest, if it is served here."""
+        served = self.models[model].versions.get(version) if model in self.models else None
+        return served.batcher if served and served.digest == digest else None
+
+    def model(self, name: str) -> ServedModel:
+        """Raises UnknownModel, or NotReady before there is a table."""
+        if (found := self.models.get(name)) is None:
+            if not self.table.generation:
+                raise NotReady("the routing table is not loaded yet")
+            raise UnknownModel(name, self.models)
+        return found
+
+    def route(self, model: ServedModel, context: Context) -> Route:
+        key = sticky_key(model.router.policy, context)
+        return model.router.choose(key or context.request_id, key is not None, context.version, context.override)
+
+    async def infer(self, model: ServedModel, served: Served, route: Route, inputs: list[Array],
+                    context: Context) -> Answer:  # fmt: skip
+        """Outputs in the order of the signature. Raises Overloaded, NotReady, DeadlineExceeded, ModelFailure."""
+        if self._inflight >= self._settings.max_inflight_requests:
+            self.shed(model, "inflight")
+            raise Overloaded(f"{self._inflight} requests are being answered, the bound is this many")
+        self._inflight += 1
+        model.inflight.add(1)
+        try:
+            return await self._run(served, route, inputs, context)
+        except Overloaded:
+            self.shed(model, "queue")
+            raise
+        finally:
+            self._inflight -= 1
+            model.inflight.add(-1)
+
+    def shed(self, model: ServedModel, reason: str) -> None:
+        self._page.counter("shed_total", model=model.router.policy.model, reason=reason).add()
+
+    def unknown(self, status: int) -> None:
+        """Count a request for something that is not here, under one label."""
+        self._page.counter("requests_total", model=UNKNOWN, version="", role="primary", code=str(status)).add()
+
+    async def _run(self, served: Served, route: Route, inputs: list[Array], context: Context) -> Answer:
+        items = self._items(served, route, inputs, context)
+        for item in items:
+            served.batcher.submit(item)
+        if len(items) == 1:
+            return await items[0].future
+        answers = await _all(items)
+        outputs = [np.concatenate(parts) for parts in zip(*(a.outputs for a in answers), strict=True)]
+        return Answer(outputs, max(a.queue_s for a in answers), sum(a.infer_s for a in answers))
+
+    def _items(self, served: Served, route: Route, inputs: list[Array], context: Context) -> list[Item]:
+        """One item, or several for a request larger than a batch."""
+        manifest, limit = served.manifest, served.batcher.max_batch_rows
+        rows = rows_of(manifest, inputs)
+        key = tuple(array.shape[1:] for array in inputs) if manifest.rows_independent else None
+        if rows > limit and not manifest.rows_independent:
+            raise BadRequest(f"got {rows} rows; model {manifest.model!r} version {manifest.version!r} takes at most"
+                             f" {limit} a request, because its rows depend on one another")  # fmt: skip
+        starts = range(0, rows, limit) if rows > limit else (0,)
+        return [self._item(route, _rows(inputs, start, limit, rows), start, min(limit, rows - start), key, context)
+                for start in starts]  # fmt: skip
+
+    def _item(self, route: Route, inputs: list[Array], first_row: int, rows: int, key: object,
+              context: Context) -> Item:  # fmt: skip
+        loop = asyncio.get_running_loop()
+        return Item(
+            inputs, rows, loop.time() + context.deadline_s, loop.create_future(), context.request_id, first_row,
+            route.reason, route.propensity, route.key_hash, context.arrival_time, context.event_time, key,
+        )  # fmt: skip
+
+    def _model(self, name: str, entry: ModelEntry, known: dict[tuple[str, str], Served]) -> ServedModel:
+        versions: dict[str, Served] = {}
+        for version, one in entry.versions.items():
+            before = known.get((name, version))
+            same = before is not None and before.digest == one.manifest.digest
+            versions[version] = before if same and before is not None else self._served(one)
+            versions[version].batcher.max_batch_rows = one.max_batch_rows
+        return ServedModel(entry, versions, self._page)
+
+    def _served(self, entry: VersionEntry) -> Served:
+        manifest = entry.manifest
+        retries = self._page.counter("retries_total", model=manifest.model, version=manifest.version)
+        batcher = Batcher(
+            manifest, max_batch_rows=entry.max_batch_rows, max_queue_rows=self._settings.max_queue_rows,
+            retries=self._settings.retries, finished=Recorder(manifest, self._page, self._ring),
+            retried=retries.add, rng=random.Random(),
+        )  # fmt: skip
+        return Served(entry, batcher, self._page)
+
+    def _weigh(self, before: Table, after: Table) -> None:
+        for name, entry in before.models.items():
+            for version in entry.versions:
+                self._page.gauge("route_weight", model=name, version=version).set(0.0)
+        for name, entry in after.models.items():
+            for version, weight in entry.policy.weights.items():
+                self._page.gauge("route_weight", model=name, version=version).set(weight)
+
+
+def rows_of(manifest: Manifest, inputs: Sequence[Array]) -> int:
+    """Rows of a request: the common length of axis 0. Raises BadRequest when inputs differ or are empty."""
+    if not manifest.rows_independent:
+        return inputs[0].shape[0] if inputs and inputs[0].ndim else 1
+    lengths = {array.shape[0] for array in inputs}
+    if len(lengths) != 1:
+        shapes = ", ".join(f"{s.name} {list(a.shape)}" for s, a in zip(manifest.signature.inputs, inputs, strict=True))
+        raise BadRequest(f"inputs must have the same number of rows (axis 0), got {shapes}")
+    return lengths.pop()
+
+
+def sticky_key(policy: Policy, context: Context) -> str | None:
+    """The value that keeps a user on one version, if the request carries it."""
+    source, _, name = policy.sticky.partition(":")
+    if source == "parameter":
+        value = context.parameters.get(name)
+        return None if value is None else str(value)
+    if source == "header":
+        found = context.headers.get(name.lower().encode())
+        return found.decode("latin-1") if found else None
+    return _cookie(context.headers.get(b"cookie", b""), name) if source == "cookie" else None
+
+
+def _cookie(header: bytes, name: str) -> str | None:
+    for part in header.decode("latin-1").split(";"):
+        key, equals, value = part.strip().partition("=")
+        if equals and key == name:
+            return value.strip('"') or None
+    return None
+
+
+def _rows(inputs: list[Array], start: int, limit: int, rows: int) -> list[Array]:
+    return inputs if rows <= limit else [array[start : start + limit] for array in inputs]
+
+
+async def _all(items: list[Item]) -> list[Answer]:
+    """Every part's answer; when one fails, the others are not waited for nor computed."""
+    try:
+        return list(await asyncio.gather(*(item.future for item in items)))
+    except BaseException:
+        for item in items:
+            item.future.cancel()
+        raise
+
+
+def attach(plane: DataPlane, link: Link) -> Batcher | None:
+    """Give a link that said hello to the batcher of its version; None when that is not served here."""
+    hello = link.hello
+    batcher = plane.batcher(hello.model, hello.version, hello.digest) if hello else None
+    if batcher is not None:
+        batcher.attach(link)
+    return batcher

@@ -1,0 +1,150 @@
+"""The ASGI application of a gateway worker: routes, one path from exception to response.
+
+An ordinary process; it never imports Ray. What a request means is `serving.dataplane`'s, its bytes `serving.codec`'s.
+"""
+
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version as installed
+from typing import Any, Protocol
+
+from serving import codec
+from serving.config import Config
+from serving.dataplane import DataPlane, Served
+from serving.errors import GaugewayError, MethodNotAllowed, NotFound, NotReady
+from serving.http import ClientGone, Handler, Receive, Request, Response, Scope, Send, answer, refusal
+from serving.inference import Inference
+
+log = logging.getLogger("gaugeway.gateway")
+
+EXTENSIONS = ["binary_tensor_data", "model_repository(index)"]
+
+
+class Labels(Protocol):
+    async def submit(self, labels: list[dict[str, Any]]) -> dict[str, Any]: ...
+
+
+class Gateway:
+    """Call it with an ASGI scope."""
+
+    def __init__(self, config: Config, plane: DataPlane, labels: Labels) -> None:
+        self._plane, self._labels, self._settings = plane, labels, config.gateway
+        inference: dict[str, Handler] = {"POST": Inference(config, plane)}
+        self._routes: list[tuple[list[str], dict[str, Handler]]] = [
+            (template.split("/"), handlers)
+            for template, handlers in (
+                ("/v2/models/{model}/infer", inference),
+                ("/v2/models/{model}/versions/{version}/infer", inference),
+                ("/v2/health/live", {"GET": self.live}),
+                ("/v2/health/ready", {"GET": self.ready}),
+                ("/v2", {"GET": self.server}),
+                ("/v2/models", {"GET": self.models}),
+                ("/v2/models/{model}", {"GET": self.metadata}),
+                ("/v2/models/{model}/versions/{version}", {"GET": self.metadata}),
+                ("/v2/models/{model}/ready", {"GET": self.model_ready}),
+                ("/v2/models/{model}/versions/{version}/ready", {"GET": self.model_ready}),
+                ("/v2/repository/index", {"POST": self.index}),
+                ("/v1/models/{model}/labels", {"POST": self.label}),
+            )
+        ]
+        self._matched: dict[str, tuple[dict[str, Handler], Mapping[str, str]]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        method, path = scope["method"], scope["path"]
+        try:
+            response = await self._respond(method, path, dict(scope["headers"]), receive)
+        except GaugewayError as error:
+            response = refusal(error)
+        except ClientGone:
+            return
+        except Exception:  # the edge of the process: one request fails, the worker goes on
+            log.exception("unexpected failure at %s %.200r", method, path)
+            response = refusal(GaugewayError("internal error; the gateway's log has the details"))
+        response.headers.append((b"content-length", b"%d" % len(response.body)))
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        await send({"type": "http.response.body", "body": response.body if method != "HEAD" else b""})
+
+    async def _respond(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Response:
+        handlers, names = self._matched.get(path) or self._match(path)
+        if (handler := handlers.get("GET" if method == "HEAD" else method)) is None:
+            raise MethodNotAllowed(f"{path[:200]!r} takes {' or '.join(handlers)}, got {method}")
+        return await handler(Request(method, path, names, headers, receive))
+
+    def _match(self, path: str) -> tuple[dict[str, Handler], Mapping[str, str]]:
+        parts = path.removesuffix("/").split("/")
+        for template, handlers in self._routes:
+            if (names := _names(template, parts)) is not None:
+                if len(self._matched) < 4096:  # a bound: paths come from clients
+                    self._matched[path] = (handlers, names)
+                return handlers, names
+        raise NotFound(f"there is nothing at {path[:200]!r}")
+
+    async def live(self, request: Request) -> Response:
+        return answer({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        if not self._plane.ready:
+            raise NotReady("the server is not ready: it has no routing table yet, or a model is missing")
+        return answer({"live": True, "ready": True})
+
+    async def server(self, request: Request) -> Response:
+        return answer({"name": "gaugeway", "version": installed("gaugeway"), "extensions": EXTENSIONS})
+
+    async def models(self, request: Request) -> Response:
+        return answer({"models": sorted(self._plane.models)})
+
+    async def metadata(self, request: Request) -> Response:
+        model = self._plane.model(request.names["model"])
+        served = model.version(request.names.get("version"))
+        signature = served.manifest.signature
+        return answer({
+            "name": served.manifest.model, "versions": sorted(model.versions), "platform": "onnx_onnxv1",
+            "inputs": signature.inputs, "outputs": signature.outputs,
+        })  # fmt: skip
+
+    async def model_ready(self, request: Request) -> Response:
+        name, version = request.names["model"], request.names.get("version")
+        model = self._plane.model(name)
+        if not (model.version(version).batcher.ready if version else model.ready):
+            raise NotReady(f"model {name!r}{f' version {version!r}' if version else ''} has no warm replica")
+        return answer({"name": name, "ready": True})
+
+    async def index(self, request: Request) -> Response:
+        """``{"ready": true}`` leaves out what is not ready."""
+        body = await request.body(self._settings.max_body_bytes)
+        only_ready = codec.decode_index(body)
+        rows = [_state(s) for m in self._plane.models.values() for s in m.versions.values()]
+        return answer([row for row in rows if row["state"] == "READY" or not only_ready])
+
+    async def label(self, request: Request) -> Response:
+        """The truth that arrives later: one object, an array, or NDJSON."""
+        name = request.names["model"]
+        self._plane.model(name)
+        body = await request.body(self._settings.max_body_bytes)
+        labels, refused = codec.decode_labels(body, request.text(b"content-type"))
+        rows = [{"model": name, "id": l.id, "row": l.row, "label": l.label, "time": l.time} for l in labels]
+        counts = await self._labels.submit(rows)
+        return answer({**counts, "refused": [*refused, *counts.get("refused", [])]})
+
+
+def _state(served: Served) -> dict[str, str]:
+    ready = served.batcher.ready
+    return {
+        "name": served.manifest.model, "version": served.manifest.version,
+        "state": "READY" if ready else "UNAVAILABLE", "reason": "" if ready else "no warm replica",
+    }  # fmt: skip
+
+
+def _names(template: list[str], parts: list[str]) -> dict[str, str] | None:
+    """The varying parts of a path that fits the template, else None."""
+    if len(template) != len(parts):
+        return None
+    names: dict[str, str] = {}
+    for expected, got in zip(template, parts, strict=True):
+        if expected.startswith("{"):
+            names[expected[1:-1]] = got
+        elif expected != got:
+            return None
+    return names
