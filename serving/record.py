@@ -3,9 +3,11 @@
 A ring is one memory-mapped file with one writer (a gateway worker) and any readers (the sidecar). The writer
 never waits: it overwrites the oldest frames. Frames are numbered and carry the rows written before them, so a
 gap in the numbers is the exact count of what a reader lost. A frame becomes visible by a single store of `head`,
-so a writer killed at any point leaves a readable ring, which its successor continues.
+so a writer killed at any point leaves a readable ring, which its successor continues. A ring outlives processes;
+after a loss of power it is still readable, but its counts may be low.
 """
 
+import fcntl
 import mmap
 import os
 import secrets
@@ -14,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 import numpy as np
@@ -98,13 +100,16 @@ def decode(data: bytes) -> Record:
 # head and tail count bytes since the ring was made; their place is their value modulo capacity.
 _MAGIC = b"GWRING01"
 _PAGE = 4096
-_CAPACITY, _HEAD, _TAIL, _UID = 8, 16, 24, 32
-_FRAME = struct.Struct("<IIQQQ")  # payload bytes, checksum, number, rows before it, rows in it
+_CAPACITY, _HEAD, _TAIL, _UID, _NEXT = 8, 16, 24, 32, 48
+_FRAME = struct.Struct("<IIQQQ")  # payload bytes, checksum of what follows, number, rows before it, rows in it
+_NUMBERS = struct.Struct("<QQQ")  # the last three of _FRAME
+_NEXT_FRAME = struct.Struct("<QQ")  # number of the next frame, rows before it
 _WRAP = 0xFFFFFFFF  # as payload bytes: the rest up to the end of the ring is unused
+_LARGEST = 4  # a frame takes at most this part of the ring, so one frame never drives out all others
 
 
 class RingError(GaugewayError):
-    """The file is not a ring, or not one of this format."""
+    """The file is no ring of this format, is cut short, has a writer already, or there is no room for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +130,46 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class RingWriter:
-    """Appends frames; opens and continues an existing ring. Not thread-safe: one writer, one thread."""
+    """Appends frames; opens and continues an existing ring, whose size then stands.
+
+    One writer a ring, held by a lock on the file that ends with the process; not thread-safe.
+    Raises RingError. The file's blocks are reserved when it is made: a disk that fills up later kills nobody.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     writer = RingWriter(Path(folder) / "w.ring", 2**16)
+    ...     written = writer.append(b"payload", rows=3)
+    ...     RingReader(Path(folder) / "w.ring").read()
+    [Frame(number=0, rows_before=0, rows=3, payload=b'payload')]
+    """
 
     def __init__(self, path: Path, capacity_bytes: int) -> None:
-        self._capacity = capacity_bytes // 8 * 8
-        self._map = _open(path, self._capacity)
+        if not path.exists():
+            _create(path, capacity_bytes // 8 * 8)
+        with path.open("r+b") as file:
+            self._map = _locked(file, path)
         self._capacity = _get(self._map, _CAPACITY)
         self._head, self._tail = _get(self._map, _HEAD), _get(self._map, _TAIL)
-        self.number, self.rows = self._continue()
+        self.number, self.rows = _NEXT_FRAME.unpack_from(self._map, _NEXT)
 
     def append(self, payload: bytes, rows: int) -> bool:
-        """Write one frame; False (and a gap in the numbers) when it is too large for this ring."""
+        """Write one frame; False (and a gap in the numbers) when it is too large for this ring.
+
+        The numbers are stored before the frame is visible: what a killed writer did not finish counts as lost.
+        """
         number, rows_before = self.number, self.rows
         self.number, self.rows = number + 1, rows_before + rows
+        self._map[_NEXT : _NEXT + _NEXT_FRAME.size] = _NEXT_FRAME.pack(self.number, self.rows)
         size = _padded(len(payload))
-        if size > self._capacity // 4:
+        if size > self._capacity // _LARGEST:
             return False
         place = self._head % self._capacity
         if place + size > self._capacity:
             place = self._skip_to_start(place)
         self._free(self._head + size)
-        self._map[_PAGE + place : _PAGE + place + _FRAME.size + len(payload)] = (
-            _FRAME.pack(len(payload), _checksum(payload, number), number, rows_before, rows) + payload
+        numbers = _NUMBERS.pack(number, rows_before, rows)
+        self._map[_PAGE + place : _PAGE + place + _FRAME.size + len(payload)] = b"".join(
+            (len(payload).to_bytes(4, "little"), _checksum(numbers, payload).to_bytes(4, "little"), numbers, payload)
         )
         self._head += size
         _put(self._map, _HEAD, self._head)
@@ -157,8 +180,7 @@ class RingWriter:
 
     def _skip_to_start(self, place: int) -> int:
         self._free(self._head + self._capacity - place)
-        if self._capacity - place >= 4:
-            self._map[_PAGE + place : _PAGE + place + 4] = _WRAP.to_bytes(4, "little")
+        self._map[_PAGE + place : _PAGE + place + 4] = _WRAP.to_bytes(4, "little")
         self._head += self._capacity - place
         return 0
 
@@ -166,34 +188,28 @@ class RingWriter:
         """Advance tail, before anything is overwritten, past every frame that `until` would reach."""
         moved = self._tail
         while until - moved > self._capacity:
-            moved += _size_at(self._map, moved, self._capacity)
+            moved = min(moved + _size_at(self._map, moved, self._capacity), self._head)
         if moved != self._tail:
             self._tail = moved
             _put(self._map, _TAIL, moved)
 
-    def _continue(self) -> tuple[int, int]:
-        """Number and rows of the next frame, from the frames that are visible."""
-        number = rows = 0
-        for frame in _walk(self._map, self._tail, self._head, self._capacity):
-            number, rows = frame.number + 1, frame.rows_before + frame.rows
-        return number, rows
-
 
 class RingReader:
-    """Reads frames in order. `lost_frames` and `lost_rows` count what was overwritten unread."""
+    """Reads frames in order. `lost_frames` and `lost_rows` count what was overwritten unread.
+
+    Raises RingError. A frame that is still broken at a second `read` is damage (the machine lost power):
+    the reader goes on at the head, and the numbers say what it missed.
+    """
 
     def __init__(self, path: Path, position: Position | None = None) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            self._map = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
-        finally:
-            os.close(descriptor)
-        _check(self._map, path)
+        with path.open("rb") as file:
+            self._map = _mapped(file, path, mmap.PROT_READ)
         self._capacity = _get(self._map, _CAPACITY)
         uid = self._map[_UID : _UID + 16].hex()
         known = position is not None and position.ring == uid
         self.position = position if known and position else Position(uid)
         self.lost_frames = self.lost_rows = 0
+        self._broken_at = -1
 
     @property
     def lag_bytes(self) -> int:
@@ -210,28 +226,41 @@ class RingReader:
         self._map.close()
 
     def _next(self) -> Frame | None:
-        while (offset := max(self.position.offset, _get(self._map, _TAIL))) < _get(self._map, _HEAD):
+        while (offset := max(self.position.offset, _get(self._map, _TAIL))) < (head := _get(self._map, _HEAD)):
             size = _size_at(self._map, offset, self._capacity)
-            frame = _frame_at(self._map, offset, self._capacity)
+            unused = _wraps(self._map, offset, self._capacity)
+            frame = None if unused else _frame_at(self._map, offset, self._capacity)
             if _get(self._map, _TAIL) > offset:
                 continue  # overwritten while it was read
             if frame is not None:
                 self._advance(frame, offset + size)
                 return frame
-            if not _wraps(self._map, offset, self._capacity):
-                return None  # stores became visible out of order: the frame is there at the next look
-            self.position = msgspec.structs.replace(self.position, offset=offset + size)
+            if unused:
+                self._go_to(offset + size)
+            elif not self._passed(offset, head):
+                return None
         return None
 
+    def _passed(self, offset: int, head: int) -> bool:
+        """Stores may become visible out of order: a frame that is broken now may be whole at the next look."""
+        if self._broken_at != offset:
+            self._broken_at = offset
+            return False
+        self._go_to(head)
+        return True
+
+    def _go_to(self, offset: int) -> None:
+        self.position = msgspec.structs.replace(self.position, offset=offset)
+
     def _advance(self, frame: Frame, offset: int) -> None:
-        self.lost_frames += frame.number - self.position.number
-        self.lost_rows += frame.rows_before - self.position.rows
+        self.lost_frames += max(frame.number - self.position.number, 0)
+        self.lost_rows += max(frame.rows_before - self.position.rows, 0)
         rows = frame.rows_before + frame.rows
         self.position = Position(self.position.ring, offset, frame.number + 1, rows)
 
 
-def _checksum(payload: bytes, number: int) -> int:
-    return zlib.crc32(payload, number & 0xFFFFFFFF)
+def _checksum(numbers: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(numbers))
 
 
 def _elements(data: bytes) -> Iterator[bytes]:
@@ -268,41 +297,43 @@ def _size_at(ring: mmap.mmap, offset: int, capacity: int) -> int:
 
 
 def _frame_at(ring: mmap.mmap, offset: int, capacity: int) -> Frame | None:
-    place = offset % capacity
-    if _wraps(ring, offset, capacity):
+    """The frame at `offset`, None when it is not whole."""
+    at = _PAGE + offset % capacity
+    size, checksum, number, rows_before, rows = _FRAME.unpack_from(ring, at)
+    if _padded(size) > capacity // _LARGEST:
         return None
-    size, checksum, number, rows_before, rows = _FRAME.unpack_from(ring, _PAGE + place)
-    start = _PAGE + place + _FRAME.size
-    payload = ring[start : start + size]
-    return Frame(number, rows_before, rows, payload) if _checksum(payload, number) == checksum else None
+    payload = ring[at + _FRAME.size : at + _FRAME.size + size]
+    whole = _checksum(_NUMBERS.pack(number, rows_before, rows), payload) == checksum
+    return Frame(number, rows_before, rows, payload) if whole else None
 
 
-def _walk(ring: mmap.mmap, tail: int, head: int, capacity: int) -> Iterator[Frame]:
-    while tail < head:
-        frame = _frame_at(ring, tail, capacity)
-        tail += _size_at(ring, tail, capacity)
-        if frame:
-            yield frame
+def _locked(file: BinaryIO, path: Path) -> mmap.mmap:
+    """The ring, writable; its map keeps a duplicate of the descriptor and so the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RingError(f"{path} has a writer already") from None
+    return _mapped(file, path, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def _check(ring: mmap.mmap, path: Path) -> None:
-    if len(ring) < _PAGE or ring[:8] != _MAGIC:
-        raise RingError(f"{path} is not a ring of this version: it starts with {ring[:8]!r}, expected {_MAGIC!r}")
-
-
-def _open(path: Path, capacity: int) -> mmap.mmap:
-    if not path.exists():
-        _create(path, capacity)
-    with path.open("r+b") as file:
-        ring = mmap.mmap(file.fileno(), 0)
-    _check(ring, path)
-    return ring
+def _mapped(file: BinaryIO, path: Path, protection: int) -> mmap.mmap:
+    header, size = file.read(_NEXT), os.fstat(file.fileno()).st_size
+    if len(header) < _NEXT or not header.startswith(_MAGIC):
+        raise RingError(f"{path} is not a ring of this version: it starts with {header[:8]!r}, expected {_MAGIC!r}")
+    expected = _PAGE + int.from_bytes(header[_CAPACITY : _CAPACITY + 8], "little")
+    if size != expected:
+        raise RingError(f"{path} is cut short or damaged: it has {size} bytes, expected {expected}")
+    return mmap.mmap(file.fileno(), 0, prot=protection)
 
 
 def _create(path: Path, capacity: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_suffix(".new")
-    with staged.open("wb") as file:
-        file.write(_MAGIC + capacity.to_bytes(8, "little") + bytes(16) + secrets.token_bytes(16))
-        file.truncate(_PAGE + capacity)
+    try:
+        with staged.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _PAGE + capacity)
+            file.write(_MAGIC + capacity.to_bytes(8, "little") + bytes(16) + secrets.token_bytes(16))
+    except OSError as error:
+        staged.unlink(missing_ok=True)
+        raise RingError(f"cannot make {path} of {_PAGE + capacity} bytes: {error.strerror}") from None
     staged.rename(path)
