@@ -1,0 +1,151 @@
+"""One feature under watch, and the average over all of them: evidence, alarm, effect sizes."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.alarm import Alarm
+from monitors.drift import EFFECTS
+from monitors.drift.e_detector import CLIPS, Bettor, accumulated, log_mean_exp
+from monitors.reference import Marginal
+
+WINDOW_BLOCKS = 10  # judged blocks behind an effect size
+
+
+class DriftVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one feature, or of `_all`. Evidence and threshold in nats."""
+
+    log_e: float  # when the newest block was judged; if it reached the threshold, it begins again at 0
+    threshold: float
+    alarm: bool  # stays until enough quiet blocks
+    psi: float = 0.0  # effect sizes over the last `WINDOW_BLOCKS` judged blocks, n rows
+    ks: float = 0.0
+    n: int = 0
+    since: float | None = None  # end of the block that raised the alarm, seconds since 1970 UTC
+    blocks: int = 0  # judged so far
+    note: str = ""  # why it is not judged
+
+
+class SavedWatch(msgspec.Struct, array_like=True):
+    """A watch as it is stored: float64 and integers, exactly."""
+
+    q: list[float]
+    s: list[float]
+    share: list[float]
+    window: list[list[int]]
+    alarm: Alarm
+    log_e: float = 0.0
+    blocks: int = 0
+
+
+class Watch:
+    """One feature. `s` is its own evidence; `share` what it lends to `_all`, which restarts on its own alarms."""
+
+    def __init__(self, law: Marginal, tolerance: float) -> None:
+        self.law, self.fit = law, not law.unfit
+        self.share = np.zeros(len(CLIPS))
+        self._reference = np.array(law.counts, np.int64)
+        self._bettor = Bettor(law.theta, min(1.0, tolerance + law.error))
+        self._state = SavedWatch([], [0.0] * len(CLIPS), [], [], Alarm())
+
+    def judge(self, counts: NDArray[np.int64] | None, at: float, threshold: float, quiet_blocks: int) -> None:
+        """Take the counts, shape (K,), of a block that ended at `at`; None where no row had the feature."""
+        crossed = False
+        if counts is not None and counts.any():
+            self._state.window = [*self._state.window, counts.tolist()][-WINDOW_BLOCKS:]
+            self._state.blocks += 1
+            crossed = self.fit and self._bet(counts) >= threshold
+        if crossed:
+            self._state.s = [0.0] * len(CLIPS)
+        self._state.alarm.update(crossed, at, quiet_blocks)
+
+    def verdict(self, threshold: float) -> DriftVerdict:
+        state = self._state
+        counts = np.array(state.window, np.int64).reshape(-1, self.law.size).sum(0)
+        effects = {name: effect(counts, self._reference, self.law.design_effect) for name, effect in EFFECTS.items()}
+        return DriftVerdict(
+            log_e=state.log_e,
+            threshold=threshold,
+            alarm=state.alarm.on,
+            n=int(counts.sum()),
+            since=state.alarm.since,
+            blocks=state.blocks,
+            note=self.law.unfit,
+            **effects,
+        )
+
+    def save(self) -> SavedWatch:
+        return msgspec.structs.replace(self._state, q=self._bettor.q.tolist(), share=self.share.tolist())
+
+    def load(self, saved: SavedWatch) -> None:
+        self._state, self._bettor.q, self.share = saved, np.array(saved.q), np.array(saved.share)
+
+    def fits(self, saved: SavedWatch) -> bool:
+        return len(saved.q) == self.law.size and len(saved.s) == len(saved.share) == len(CLIPS)
+
+    def _bet(self, counts: NDArray[np.int64]) -> float:
+        won = self._bettor.update(counts, live_design_effect(self.law, int(counts.sum())))
+        s = accumulated(np.array(self._state.s), won)
+        self.share = accumulated(self.share, won)
+        self._state.s, self._state.log_e = s.tolist(), float(log_mean_exp(s))
+        return self._state.log_e
+
+
+class SavedAll(msgspec.Struct, array_like=True):
+    alarm: Alarm
+    log_e: float = 0.0
+    blocks: int = 0
+
+
+class AllWatch:
+    """The mean of the features' detectors, itself a detector whatever their dependence: one alarm pays for all."""
+
+    def __init__(self) -> None:
+        self._state = SavedAll(Alarm())
+
+    def judge(self, watches: Sequence[Watch], at: float, threshold: float, quiet_blocks: int) -> None:
+        """After the watches judged the block that ended at `at`."""
+        fit = [watch for watch in watches if watch.fit]
+        if not fit:
+            return
+        state = self._state
+        state.log_e = float(log_mean_exp(np.concatenate([watch.share for watch in fit])))
+        state.blocks += 1
+        crossed = state.log_e >= threshold
+        if crossed:
+            for watch in fit:
+                watch.share = np.zeros(len(CLIPS))
+        state.alarm.update(crossed, at, quiet_blocks)
+
+    def verdict(self, threshold: float, watches: Sequence[Watch]) -> DriftVerdict:
+        """Effect sizes are the largest of the features'; n is the largest of their numbers of rows."""
+        state, parts = self._state, [watch.verdict(threshold) for watch in watches]
+        return DriftVerdict(
+            log_e=state.log_e,
+            threshold=threshold,
+            alarm=state.alarm.on,
+            psi=max((part.psi for part in parts), default=0.0),
+            ks=max((part.ks for part in parts), default=0.0),
+            n=max((part.n for part in parts), default=0),
+            since=state.alarm.since,
+            blocks=state.blocks,
+            note="" if any(watch.fit for watch in watches) else "no feature can be judged",
+        )
+
+    def save(self) -> SavedAll:
+        return self._state
+
+    def load(self, saved: SavedAll) -> None:
+        self._state = saved
+
+
+def live_design_effect(law: Marginal, rows: int) -> float:
+    """The design effect of a block of `rows` live rows.
+
+    D - 1 is the correlation of rows times the other rows of a block (Kish 1965), so it grows with a block that is
+    denser than the reference's were, as when the reference is a sample of the traffic. It is not made smaller.
+    """
+    denser = (rows - 1) / (law.block_rows - 1) if law.block_rows > 1 else 1.0
+    return 1 + (law.design_effect - 1) * max(1.0, denser)

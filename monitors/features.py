@@ -1,0 +1,63 @@
+"""Declared features and the prediction of records: named columns of numbers or categories."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from monitors.reference import PREDICTION
+from serving.manifest import Feature, Manifest
+from serving.protocol import Array
+from serving.record import Column, Record
+
+
+def extract(record: Record, manifest: Manifest) -> dict[str, Array]:
+    """Feature name -> shape (rows,), and `_prediction` where the version declares one.
+
+    What the record does not carry (a failed batch, an input that is not on the allow list) is left out.
+    """
+    return extract_all([record], manifest)
+
+
+def extract_all(records: Sequence[Record], manifest: Manifest) -> dict[str, Array]:
+    """As `extract`, of several records of one version, rows one after the other: the same numbers, sooner.
+
+    Columns of one datatype are joined as bytes before they become an array. Failed batches are passed over.
+    """
+    whole = [record for record in records if record.outputs]
+    columns = select(manifest.features, _joined([record.inputs for record in whole]))
+    if manifest.prediction is None:
+        return columns
+    column = Feature(PREDICTION, manifest.prediction.output, manifest.prediction.column)
+    return columns | select([column], _joined([record.outputs for record in whole]))
+
+
+def select(features: Sequence[Feature], tensors: Mapping[str, Column]) -> dict[str, Array]:
+    """The declared columns of `tensors`, each of shape (rows,); a feature whose tensor is not there is left out."""
+    arrays = {name: numbers(tensors[name]) for name in {f.input for f in features} & tensors.keys()}
+    return {f.name: column(arrays[f.input], f.column) for f in features if f.input in arrays}
+
+
+def column(array: Array, number: int | None) -> Array:
+    """Column `number` of an array [rows, …]; None: its only one."""
+    return array.reshape(len(array), -1)[:, 0 if number is None else number]
+
+
+def numbers(tensor: Column) -> Array:
+    """The tensor as an array; BF16, which numpy lacks, as the float32 that it is the upper half of."""
+    array = tensor.array()
+    if tensor.datatype != "BF16":
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _joined(batches: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
+    names = set.intersection(*(set(batch) for batch in batches)) if batches else set()
+    return {name: _join([batch[name] for batch in batches]) for name in names}
+
+
+def _join(tensors: Sequence[Column]) -> Column:
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first
+    rows = sum(tensor.shape[0] for tensor in tensors)
+    return Column(first.datatype, (rows, *first.shape[1:]), b"".join(tensor.data for tensor in tensors))

@@ -1,0 +1,388 @@
+"""The frozen profile of a version's training-time data: what live rows are compared with.
+
+A `Marginal` is the law of one feature over a few cells, and counts rows into them. The reference rows are counted
+by the very code that counts live rows, in the type the model is fed: `build` takes the values as the model sees
+them (float32 where the input is FP32), remembers that type, and `Marginal.cells` casts whatever it gets to it.
+Otherwise a float64 reference and float32 traffic would fall on different sides of an edge they share.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.loss import Risk, reference_risk
+from serving.errors import ArtifactCorrupt, PublishRefused
+from serving.protocol import Array
+
+Kind = Literal["numeric", "categorical"]
+Counts = NDArray[np.int64]
+
+PREDICTION = "_prediction"  # the name under which the model's own output is a feature
+BINS = 10  # quantile bins of a number, most common categories of a category
+ALPHA = 0.01  # probability with which the reference may be worse than its error terms say
+MAX_REFERENCE_ERROR = 0.1  # of the error terms; above it the reference is too small
+MIN_BLOCKS = 4  # of the reference period, to measure a design effect
+MAX_OTHERS = 5_000  # known categories beyond the most common ones; rarer ones count as unseen
+_EXTRA = 3  # cells beside the bins: below, above, missing; or other, unseen, missing
+
+
+class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """The reference law of one feature over K cells, and the rule that puts a value into its cell.
+
+    Cells of a number: below the reference's range, the bins [edge, next edge), above, missing (NaN). Cells of a
+    category: the most common `categories`, other (in `others`), unseen, missing (empty text or NaN). Below, above
+    and missing may be empty in the reference.
+
+    >>> law = marginal(np.arange(2000, dtype=np.float32), "numeric")
+    >>> law.count(np.array([-5.0, 0.0, 1999.0, 2000.0, np.nan])).tolist()
+    [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
+    """
+
+    kind: Kind
+    dtype: Literal["float32", "float64", "text"]
+    low: float = 0.0
+    high: float = 0.0
+    edges: tuple[float, ...] = ()  # inner edges of the bins, increasing, in (low, high]
+    categories: tuple[float | str, ...] = ()
+    others: tuple[float | str, ...] = ()
+    counts: tuple[int, ...] = ()  # of the reference rows, one per cell
+    design_effect: float = 1.0  # variance of block shares over that of independent rows, at least 1
+    block_rows: float = 0.0  # rows of a reference block, on average over rows; 0: no blocks, design effect unknown
+    alpha: float = ALPHA
+    unfit: str = ""  # a sentence that says why this feature is not judged
+
+    @property
+    def size(self) -> int:
+        """Number of cells, K."""
+        return _EXTRA + (len(self.edges) + 1 if self.kind == "numeric" else len(self.categories))
+
+    @property
+    def rows(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def effective_rows(self) -> float:
+        """Independent rows that would estimate the law as well as the clustered reference rows do."""
+        return self.rows / self.design_effect
+
+    @cached_property
+    def theta(self) -> NDArray[np.float64]:
+        """Shape (K,): (n_k + 1/2) / (n + K/2), never 0 (Krichevsky & Trofimov 1981)."""
+        counts = np.array(self.counts, np.float64)
+        theta: NDArray[np.float64] = (counts + 0.5) / (counts.sum() + 0.5 * self.size)
+        return theta
+
+    @property
+    def error(self) -> float:
+        """Total variation between `theta` and the law it estimates; see `reference_error`."""
+        return reference_error(self.size, self.effective_rows, self.alpha)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the cells are called, in their order."""
+        if self.kind == "categorical":
+            return (*map(str, self.categories), "other", "unseen", "missing")
+        bounds = [f"{bound:.6g}" for bound in (self.low, *self.edges, self.high)]
+        return ("below", *map("..".join, pairwise(bounds)), "above", "missing")
+
+    def cells(self, values: Array) -> NDArray[np.intp]:
+        """The cell of each value, shape (n,), 0 <= cell < K."""
+        if self.kind == "numeric":
+            return np.searchsorted(self._bounds, _cast(values, self.dtype), side="right")
+        return self._text_cells(values) if self.dtype == "text" else self._number_cells(values)
+
+    def count(self, values: Array) -> Counts:
+        """Rows in each cell, shape (K,)."""
+        return np.bincount(self.cells(values), minlength=self.size).astype(np.int64, copy=False)
+
+    @cached_property
+    def _bounds(self) -> Array:
+        """Searched from the right: cell i holds bound[i-1] <= x < bound[i]. NaN sorts behind everything."""
+        bounds = np.array([self.low, *self.edges, self.high, math.nan], self.dtype)
+        bounds[-2] = np.nextafter(bounds[-2], np.array(math.inf, self.dtype))  # the maximum itself is not above
+        return bounds
+
+    @cached_property
+    def _index(self) -> "_Cells":
+        cells = _Cells({"": len(self.categories) + 2, b"": len(self.categories) + 2})
+        cells.unseen = len(self.categories) + 1
+        for known, place in ((self.categories, None), (self.others, len(self.categories))):
+            for number, category in enumerate(map(str, known)):
+                cells[category] = cells[category.encode()] = number if place is None else place
+        return cells
+
+    @cached_property
+    def _numbers(self) -> tuple[Array, NDArray[np.intp]]:
+        """Known numeric categories in increasing order, and the cell of each."""
+        known = np.array([*self.categories, *self.others, math.nan], self.dtype)  # NaN: none is larger, it equals none
+        cell = np.minimum(np.arange(len(known)), len(self.categories))
+        order = np.argsort(known)
+        return known[order], cell[order]
+
+    def _text_cells(self, values: Array) -> NDArray[np.intp]:
+        return np.fromiter(map(self._index.__getitem__, values.tolist()), np.intp, len(values))
+
+    def _number_cells(self, values: Array) -> NDArray[np.intp]:
+        values = _cast(values, self.dtype)
+        known, cell = self._numbers
+        unseen = len(self.categories) + 1
+        at = np.searchsorted(known[:-1], values)
+        return np.where(np.isnan(values), unseen + 1, np.where(known[at] == values, cell[at], unseen))
+
+
+class _Cells(dict[Any, int]):
+    """Text or its UTF-8 -> cell; what is not there is unseen."""
+
+    unseen = 0
+
+    def __missing__(self, category: object) -> int:
+        return self.unseen if isinstance(category, str) else self.get(_text(category), self.unseen)
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What one version's live data are compared with; stored beside the model, named by its digest.
+
+    `notes` are sentences for people: what is not known, and what is assumed instead.
+    """
+
+    v: int = 1
+    rows: int
+    block_s: float  # length of the blocks the design effects were measured on
+    features: dict[str, Marginal]  # `_prediction` among them where the model has one
+    risk: Risk | None = None
+    notes: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """JSON; floats in their shortest form that reads back to the same bits."""
+        return msgspec.json.encode(self, order="deterministic")
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.encode()).hexdigest()
+
+
+def decode(data: bytes) -> Profile:
+    """The inverse of `Profile.encode`. Raises ArtifactCorrupt for anything else."""
+    try:
+        return msgspec.json.decode(data, type=Profile)
+    except msgspec.DecodeError as error:
+        raise ArtifactCorrupt(f"not a reference profile: {error}") from None
+
+
+def build(
+    values: Mapping[str, Array],
+    kinds: Mapping[str, Kind],
+    *,
+    prediction: Array | None = None,
+    labels: Array | None = None,
+    task: str | None = None,
+    time: Array | None = None,
+    block_s: float = 86400.0,
+    alpha: float = ALPHA,
+) -> Profile:
+    """Freeze the reference rows into a profile.
+
+    Each of `values` has shape (n,), in the type the model is fed; NaN (empty text) is missing. `prediction` is the
+    model's output for the same rows, shape (n,): a probability for classification, any number for regression;
+    `labels`, shape (n,), are the truth about them, NaN where unknown. `time`, shape (n,), is in seconds and gives
+    the blocks on which design effects are measured. Raises PublishRefused when the shapes do not agree.
+
+    >>> rng = np.random.default_rng(1)
+    >>> profile = build({"x": rng.normal(size=5000).astype(np.float32)}, {"x": "numeric"})
+    >>> profile.features["x"].size, profile.features["x"].dtype, profile.notes[0]
+    (13, 'float32', 'no time column: the reference rows are taken as independent (design effect 1)')
+    """
+    columns = dict(values) | ({} if prediction is None else {PREDICTION: prediction})
+    rows = _rows(columns, labels, time)
+    block = None if time is None else blocks(time, block_s)
+    features = {n: marginal(c, kinds.get(n, "numeric"), block=block, alpha=alpha) for n, c in columns.items()}
+    risk, why = reference_risk(task, prediction, labels, block, alpha)
+    notes = _notes(features, block) + ((why,) if why else ())
+    return Profile(rows=rows, block_s=block_s, features=features, risk=risk, notes=notes)
+
+
+def marginal(values: Array, kind: Kind, *, block: Array | None = None, alpha: float = ALPHA) -> Marginal:
+    """The law of one feature. With `block`, shape (n,), the block of each row, its design effect is measured.
+
+    It has as many bins, at most 10, as keep the error of the reference below 0.1; with room for less than two it
+    is marked unfit, and keeps 10 for the effect sizes.
+    """
+    fine = _measure(values, kind, BINS, block, alpha)
+    bins = most_cells(fine.effective_rows, alpha) - _EXTRA
+    law = fine if bins >= BINS or bins < 2 else _measure(values, kind, bins, block, alpha)
+    return msgspec.structs.replace(law, unfit=_unfit(law, bins))
+
+
+def blocks(time: Array, block_s: float) -> NDArray[np.int64]:
+    """The number of each row's block: blocks begin at fixed marks of time, not at the first row."""
+    return np.floor(np.asarray(time, np.float64) / block_s).astype(np.int64)
+
+
+def reference_error(size: int, rows: float, alpha: float = ALPHA) -> float:
+    """Total variation between the law of `size` cells and its estimate from `rows` independent rows.
+
+    E TV <= sqrt(K/n)/2 by Cauchy-Schwarz; above its mean by more than sqrt(log(1/alpha)/(2n)) with probability at
+    most alpha (McDiarmid 1989: one row moves TV by at most 1/n).
+
+    >>> round(reference_error(13, 10_000), 4)
+    0.0332
+    """
+    return 0.5 * math.sqrt(size / rows) + math.sqrt(math.log(1 / alpha) / (2 * rows)) if rows else math.inf
+
+
+def most_cells(rows: float, alpha: float = ALPHA) -> int:
+    """The largest K whose `reference_error` is at most 0.1.
+
+    >>> most_cells(1_000), most_cells(10_000), most_cells(500)
+    (10, 287, 2)
+    """
+    room = MAX_REFERENCE_ERROR - reference_error(0, rows, alpha)
+    return 0 if room <= 0 else int(rows * (2 * room) ** 2)
+
+
+def design_effect(cells: NDArray[np.intp], size: int, block: Array) -> float:
+    """Var(block share) / (p(1-p)/n), at the 90th percentile over the cells that are not empty; at least 1.
+
+    Blocks of unequal size enter as the mean of (c - np)^2 / (np(1-p)), the dispersion of Pearson's chi-squared
+    (McCullagh & Nelder 1989, 4.5). 1 where there are fewer than four blocks.
+
+    >>> each = np.arange(4000) // 400  # ten blocks; in each, all rows fall into one cell
+    >>> design_effect(np.asarray(each % 2, np.intp), 2, each) > 300
+    True
+    """
+    number, rows = np.unique(block, return_inverse=True)
+    if len(number) < MIN_BLOCKS:
+        return 1.0
+    counts = np.bincount(rows * size + cells, minlength=len(number) * size).reshape(-1, size)
+    n, share = counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
+    used = (share > 0) & (share < 1)
+    expected = n * share[used]
+    spread = ((counts[:, used] - expected) ** 2 / (expected * (1 - share[used]))).sum(0) / (len(number) - 1)
+    return max(1.0, float(np.quantile(spread, 0.9))) if used.any() else 1.0
+
+
+def _measure(values: Array, kind: Kind, bins: int, block: Array | None, alpha: float) -> Marginal:
+    values = _typed(values, kind)
+    law = (_number_law if kind == "numeric" else _category_law)(values, bins, alpha)
+    cells = law.cells(values)
+    if kind == "categorical":
+        _leave_one_out(values, cells, law)
+    counts = tuple(np.bincount(cells, minlength=law.size).tolist())
+    if block is None:
+        return msgspec.structs.replace(law, counts=counts)
+    n = np.unique(block, return_counts=True)[1]
+    return msgspec.structs.replace(
+        law,
+        counts=counts,
+        design_effect=design_effect(cells, law.size, block),
+        block_rows=float((n**2).sum() / n.sum()) if len(n) >= MIN_BLOCKS else 0.0,
+    )
+
+
+def _typed(values: Array, kind: Kind) -> Array:
+    """The values in the type in which they are counted: float32, float64, or text as an object array."""
+    if values.dtype.kind in "OSU" and kind == "categorical":
+        texts = np.empty(len(values), object)
+        texts[:] = [_text(value) for value in values.tolist()]
+        return texts
+    return _cast(values, "float32" if values.dtype in (np.float16, np.float32) else "float64")
+
+
+def _cast(values: Array, dtype: str) -> Array:
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):  # too large for float32 is infinite there, as it is for the model
+        return values.astype(dtype)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return "" if value is None or value != value else str(value)
+
+
+def _number_law(values: Array, bins: int, alpha: float) -> Marginal:
+    finite = np.sort(values[np.isfinite(values)])
+    dtype: Literal["float32", "float64"] = "float32" if values.dtype == np.float32 else "float64"
+    if not len(finite):
+        return Marginal(kind="numeric", dtype=dtype, alpha=alpha)
+    low, high = float(finite[0]), float(finite[-1])
+    return Marginal(kind="numeric", dtype=dtype, low=low, high=high, edges=_edges(finite, bins), alpha=alpha)
+
+
+def _edges(ordered: Array, bins: int) -> tuple[float, ...]:
+    """Inner edges of quantile bins. A value so common that it fills a bin alone gets one of its own."""
+    cuts = ordered[len(ordered) * np.arange(bins) // bins]
+    cut, times = np.unique(cuts, return_counts=True)
+    after = np.searchsorted(ordered, cut[times > 1], side="right")
+    edges = np.unique(np.concatenate([cut, ordered[after[after < len(ordered)]]]))
+    return tuple(float(edge) for edge in edges if edge > ordered[0])
+
+
+def _category_law(values: Array, bins: int, alpha: float) -> Marginal:
+    text = values.dtype == object
+    counted = Counter(values.tolist() if text else values[~np.isnan(values)].tolist())
+    counted.pop("", None)
+    known = sorted(counted, key=lambda category: (-counted[category], category))
+    common, others = tuple(known[:bins]), tuple(known[bins : bins + MAX_OTHERS])
+    dtype: Any = "text" if text else values.dtype.name
+    return Marginal(kind="categorical", dtype=dtype, categories=common, others=others, alpha=alpha)
+
+
+def _leave_one_out(values: Array, cells: NDArray[np.intp], law: Marginal) -> None:
+    """Count a category seen once as unseen, which it was to all other rows; in place.
+
+    Live rows meet values the reference lacks even without drift; the share of categories seen once estimates how
+    often (Good 1953). Without it every feature with rare categories would drift at once.
+    """
+    once = {category for category, n in Counter(values.tolist()).items() if n == 1}
+    other = len(law.categories)
+    rare = np.fromiter((value in once for value in values.tolist()), bool, len(values))
+    cells[rare & (cells == other)] = other + 1
+
+
+def _unfit(law: Marginal, bins: int) -> str:
+    missing = law.counts[-1]
+    if missing == law.rows:
+        return "every value of the reference is missing"
+    if bins >= 2:
+        return ""
+    rows = f"{law.rows} rows"
+    if law.design_effect > 1.05:
+        rows += f" (worth {law.effective_rows:.0f} independent ones: design effect {law.design_effect:.1f})"
+    return f"reference too small: {rows}, {_fewest_rows(law.alpha)} are needed"
+
+
+def _fewest_rows(alpha: float) -> int:
+    """Independent rows that leave room for two bins."""
+    return math.ceil((reference_error(_EXTRA + 2, 1, alpha) / MAX_REFERENCE_ERROR) ** 2)
+
+
+def _rows(columns: Mapping[str, Array], labels: Array | None, time: Array | None) -> int:
+    named = {**columns, "the labels": labels, "the time": time}
+    shapes = {name: column.shape for name, column in named.items() if column is not None}
+    if not shapes:
+        raise PublishRefused("a reference needs at least one feature or prediction, got none")
+    rows = next(iter(shapes.values()))[:1]
+    for name, shape in shapes.items():
+        if shape != rows:
+            raise PublishRefused(f"reference column {name!r} has shape {shape}, expected {rows}")
+    return int(rows[0])
+
+
+def _notes(features: Mapping[str, Marginal], block: Array | None) -> tuple[str, ...]:
+    unfit = tuple(f"{name} is not judged: {law.unfit}" for name, law in features.items() if law.unfit)
+    if block is None:
+        return ("no time column: the reference rows are taken as independent (design effect 1)", *unfit)
+    if (got := len(np.unique(block))) < MIN_BLOCKS:
+        short = f"the reference holds {got} blocks of time, a design effect needs {MIN_BLOCKS}: 1 is used"
+        return (short, *unfit)
+    return unfit

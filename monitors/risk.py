@@ -1,0 +1,135 @@
+"""Risk: evidence that a version's loss rose above that of its reference.
+
+The detector bets on the mean loss of sealed blocks, never on rows: rows of a block share their weather. A block is
+by prediction time and is judged once, after the labels' horizon, since labels that come first are no fair sample.
+"""
+
+import msgspec
+import numpy as np
+
+from monitors.alarm import Alarm, State
+from monitors.drift.e_detector import accumulated, log_mean_exp
+from monitors.loss import Risk
+from monitors.slot import LabelCounts
+from serving.config import Monitors
+
+BETS = 8  # sizes of bets, averaged
+
+
+class RiskDetector:
+    """E-detector of a rise of the mean loss above `m` (Podkopaev & Ramdas 2022).
+
+    x is a block's mean loss. For each bet lambda, S <- max(S, 0) + log(1 + lambda (x - m)); the evidence is
+    log mean exp(S), an e-detector for E[x | past] <= m: the mean number of blocks until it reaches log A is at
+    least A. `m` in (0, 1).
+
+    >>> detector = RiskDetector(m=0.12)
+    >>> for _ in range(40):
+    ...     evidence = detector.update(0.2)
+    >>> bool(evidence > np.log(1000))
+    True
+    """
+
+    def __init__(self, m: float) -> None:
+        self.m = m
+        self.bets = np.geomspace(0.05, 0.9 / m, BETS)
+        self.s = np.zeros(BETS)
+
+    def update(self, x: float) -> float:
+        """Take a block's mean loss in [0, 1]; return the evidence in nats."""
+        self.s = accumulated(self.s, np.log1p(self.bets * (x - self.m)))
+        return float(log_mean_exp(self.s))
+
+    def restart(self) -> None:
+        self.s = np.zeros(BETS)
+
+
+class RiskVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence in nats that the mean loss rose above `bound`; mean and n are of all sealed slots."""
+
+    mean: float = 0.0  # 0..1
+    n: int = 0  # labelled rows
+    log_e: float = 0.0  # when the newest block was judged; if it reached the threshold, it begins again at 0
+    threshold: float
+    alarm: bool = False
+    bound: float = 1.0  # upper bound of the reference risk, plus the tolerance
+    coverage: float = 0.0  # labelled share of the newest block, 0..1
+    state: State = "unfit"
+    since: float | None = None  # end of the block that raised the alarm, seconds since 1970 UTC
+    blocks: int = 0  # judged so far
+    note: str = ""  # why it is not judged
+
+
+class SavedRisk(msgspec.Struct, array_like=True):
+    s: list[float]
+    alarm: Alarm
+    log_e: float = 0.0
+    coverage: float = 0.0
+    blocks: int = 0
+    closed: int = 0  # blocks whose labels were looked at, judged or not
+
+
+class RiskWatch:
+    """Risk of one version: takes sealed blocks of labels, holds the alarm."""
+
+    def __init__(self, risk: Risk, settings: Monitors) -> None:
+        self.risk, self.min_coverage = risk, settings.min_coverage
+        self.bound = risk.bound + settings.risk_tolerance
+        self._detector = RiskDetector(self.bound) if self.fit else None
+        self._state = SavedRisk([], Alarm())
+
+    @property
+    def fit(self) -> bool:
+        return self.bound < 1
+
+    def judge(self, counts: LabelCounts, at: float, threshold: float, quiet_blocks: int) -> None:
+        """Judge a block that ended at `at`. With too few labels it is `no_data`, and leaves the evidence as it was."""
+        state = self._state
+        state.coverage, state.closed = counts.coverage, state.closed + 1
+        if self._detector is None or not counts.labelled or counts.coverage < self.min_coverage:
+            return
+        state.log_e = self._detector.update(counts.mean)
+        state.blocks += 1
+        crossed = state.log_e >= threshold
+        if crossed:
+            self._detector.restart()
+        state.alarm.update(crossed, at, quiet_blocks)
+
+    def verdict(self, threshold: float, total: LabelCounts) -> RiskVerdict:
+        state = self._state
+        return RiskVerdict(
+            mean=total.mean,
+            n=total.labelled,
+            log_e=state.log_e,
+            threshold=threshold,
+            alarm=state.alarm.on,
+            bound=min(1.0, self.bound),
+            coverage=state.coverage,
+            state=self._named(),
+            since=state.alarm.since,
+            blocks=state.blocks,
+            note="" if self.fit else f"risk is not judged: its bound {self.bound:.3f} is not below 1",
+        )
+
+    @property
+    def assumption(self) -> str:
+        behind = f"{self.risk.blocks} blocks" if self.risk.blocks else f"{self.risk.n} rows taken as independent"
+        return (
+            f"a block's mean loss, given the past, is expected at no more than {self.bound:.3f} (the upper bound from"
+            f" {behind} of the reference, plus the tolerance), and the labels that came are a fair sample of its rows"
+        )
+
+    def save(self) -> SavedRisk:
+        return msgspec.structs.replace(self._state, s=[] if self._detector is None else self._detector.s.tolist())
+
+    def load(self, saved: SavedRisk) -> None:
+        self._state = saved
+        if self._detector is not None and len(saved.s) == BETS:
+            self._detector.s = np.array(saved.s)
+
+    def _named(self) -> State:
+        if not self.fit:
+            return "unfit"
+        if self._state.alarm.on:
+            return "alarm"
+        return "ok" if self._state.closed and self._state.coverage >= self.min_coverage else "no_data"
