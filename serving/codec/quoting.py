@@ -11,8 +11,5 @@ def shown(value: object) -> str:
     """
     if isinstance(value, str) and len(value) > _MAX_CHARS:
         value = value[:_MAX_CHARS] + "…"
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return "a very large number"
+    text = repr(value)
     return text if len(text) <= 2 * _MAX_CHARS else text[: 2 * _MAX_CHARS] + "…"

@@ -1,0 +1,97 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.codec import Label, Refused, decode_labels
+from serving.errors import BadRequest, GaugewayError
+from tests.codec.wire import patient
+
+T = "2013-01-01T01:00:00.5+01:00"
+AT = 1356998400.5
+
+
+def sent(**changes: Any) -> dict[str, Any]:
+    item = {"id": "a", "label": 1, "time": T} | changes
+    return {key: value for key, value in item.items() if value is not ...}
+
+
+def test_one_object_an_array_and_lines() -> None:
+    one = [Label("a", 1, AT, 0)]
+    text = json.dumps(sent()).encode()
+    assert decode_labels(text, "application/json") == (one, [])
+    assert decode_labels(json.dumps(sent(), indent=2).encode()) == (one, [])
+    assert decode_labels(b" [" + text + b"]\n") == (one, [])
+    assert decode_labels(b"[]") == ([], [])
+    assert decode_labels(text, "application/x-ndjson") == (one, [])
+    assert decode_labels(text + b"\r\n\n" + text + b"\n", "application/x-ndjson") == (one * 2, [])
+    assert decode_labels(memoryview(text + b"\n" + text)) == (one * 2, [])
+
+
+@pytest.mark.parametrize("label", [0, 1.5, "late", True, -(2**63), 2**63 - 1, "", 1e308])
+def test_labels_keep_their_type(label: bool | int | float | str) -> None:
+    (got,), _ = decode_labels(json.dumps(sent(label=label, row=3)).encode())
+    assert got == Label("a", label, AT, 3) and type(got.label) is type(label)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": ...}, "missing required field `id`"),
+        ({"id": ""}, "length >= 1"),
+        ({"id": 1}, "Expected `str`, got `int`"),
+        ({"label": ...}, "missing required field `label`"),
+        ({"label": None}, "got `null`"),
+        ({"label": [1]}, "got `array`"),
+        ({"label": 2**63}, "<= 9223372036854775807"),
+        ({"row": -1}, ">= 0"),
+        ({"row": 2**31}, "<= 2147483647"),
+        ({"row": 1.5}, "got `float`"),
+        ({"time": 5}, "got `int`"),
+        ({"time": "yesterday"}, "Invalid RFC3339"),
+        ({"time": "2013-01-01T00:00:00"}, "timezone"),
+        ({"time": ...}, "missing required field `time`"),
+    ],
+)
+def test_a_wrong_label_is_refused_and_its_neighbours_are_taken(changes: dict[str, Any], reason: str) -> None:
+    items = [sent(id="first"), sent(**changes), sent(id="last")]
+    for body, kind in [
+        (json.dumps(items), "application/json"),
+        ("\n".join(map(json.dumps, items)), "application/x-ndjson"),
+    ]:
+        labels, refused = decode_labels(body.encode(), kind)
+        assert [label.id for label in labels] == ["first", "last"]
+        assert [item.index for item in refused] == [1] and reason in refused[0].reason
+
+
+def test_a_label_without_a_time_arrives_now() -> None:
+    assert decode_labels(json.dumps(sent(time=...)).encode(), now=7.0) == ([Label("a", 1, 7.0)], [])
+    assert decode_labels(json.dumps([sent(time=None), sent()]).encode(), now=7.0)[0][1].time == AT
+
+
+def test_lines_that_are_no_json_are_refused_one_by_one() -> None:
+    body = json.dumps(sent()).encode() + b'\n{"id": \n{"id": "\xff"}\n' + b"[" * 5000
+    labels, refused = decode_labels(body, "application/x-ndjson")
+    assert len(labels) == 1
+    assert [item.index for item in refused] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"{", b"[1", b"[" * 100_000, b"{} x", b"nan"])
+def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="malformed body"):
+        decode_labels(body)
+
+
+def test_json_that_is_no_label_is_refused() -> None:
+    assert decode_labels(b"1") == ([], [Refused(0, "Expected `object`, got `int`")])
+
+
+@patient
+@given(st.binary(max_size=60) | st.text("[]{}\",:\n\\idlabetm01e.-", max_size=60).map(str.encode), st.booleans())
+def test_any_bytes_are_decoded_or_refused(body: bytes, lines: bool) -> None:
+    try:
+        decode_labels(body, "application/x-ndjson" if lines else None)
+    except GaugewayError:
+        pass
