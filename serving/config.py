@@ -1,7 +1,8 @@
 """One frozen configuration tree; the only file that reads configuration files or the environment.
 
 `load()` merges, weakest first: the defaults written here, a TOML file, and the environment
-(``GAUGEWAY_<SECTION>__<KEY>``). Unknown keys are refused with their path and the nearest known one.
+(``GAUGEWAY_<SECTION>__<KEY>``, ``GAUGEWAY_DATA_DIR``). Unknown keys are refused with their path and the nearest known
+one.
 """
 
 import difflib
@@ -24,7 +25,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 Positive = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -106,8 +107,14 @@ class Resources(_Section, frozen=True):
 
 class Replicas(_Section, frozen=True):
     min: Annotated[int, Meta(ge=0)] = 1
-    max: Positive = 1
+    max: Annotated[int, Meta(ge=0)] = 0  # 0: as many as min, at least 1
     target_busy_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.7
+
+    def __post_init__(self) -> None:
+        if self.max == 0:
+            msgspec.structs.force_setattr(self, "max", max(self.min, 1))
+        if self.min > self.max:
+            raise ValueError(f"`min` is {self.min}, above `max` {self.max}")
 
 
 class Version(_Section, frozen=True):
@@ -175,11 +182,14 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     """Read `path`, else ``gaugeway.toml`` in the working folder, else the defaults; then the environment.
 
     Raises ConfigError for a file that is missing, not TOML, or says something unknown or out of range.
+
+    >>> load(environ={"GAUGEWAY_GATEWAY__PORT": "9000"}).gateway.port
+    9000
     """
     path = path or (Path("gaugeway.toml") if Path("gaugeway.toml").exists() else None)
     tree = _read(path) if path else {}
-    _override(tree, os.environ if environ is None else environ)
-    return parse(tree, where=str(path) if path else "the environment")
+    overrides = _override(tree, os.environ if environ is None else environ)
+    return parse(tree, where=" and ".join([str(path)] * bool(path) + overrides) or "the defaults")
 
 
 def parse(tree: dict[str, Any], where: str = "configuration") -> Config:
@@ -187,7 +197,7 @@ def parse(tree: dict[str, Any], where: str = "configuration") -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_with_nearest(str(error))}") from None
+        raise ConfigError(f"{where}: {_with_keys(_with_nearest(str(error)), tree)}") from None
     _check(config, where)
     return config
 
@@ -210,11 +220,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
-def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """Put the environment's values into `tree`; the names of the variables that were used."""
+    used = []
     for name in sorted(environ):
-        if name.startswith("GAUGEWAY_") and "__" in name:
-            section, _, key = name.removeprefix("GAUGEWAY_").lower().partition("__")
-            tree.setdefault(section, {})[key] = _value(environ[name])
+        section, _, key = name.removeprefix("GAUGEWAY_").lower().partition("__")
+        if name == "GAUGEWAY_DATA_DIR":
+            tree[section] = environ[name]
+        elif name.startswith("GAUGEWAY_") and key and isinstance(tree.setdefault(section, {}), dict):
+            tree[section][key] = _value(environ[name])
+        else:
+            continue
+        used.append(name)
+    return used
 
 
 def _value(text: str) -> Any:
@@ -225,6 +243,34 @@ def _value(text: str) -> Any:
         return text
 
 
+def _with_keys(message: str, tree: dict[str, Any]) -> str:
+    """msgspec writes `[...]` for a key of a table; say which one: ``$.models[...]`` -> ``$.models.flights``."""
+    return re.sub(r"(?<=at `)\$[^`]*(?=`)", lambda found: _named(found[0], tree), message)
+
+
+def _named(path: str, tree: Any) -> str:
+    kind: Any = Config
+    named = "$"
+    for step in _steps(path):
+        kind = _child(kind, step)
+        if step == "[...]":
+            key = next(key for key, value in tree.items() if not _fits(value, kind))
+            named += f".{key}"
+        else:
+            key = int(step[1:-1]) if step.startswith("[") else step
+            named += step if step.startswith("[") else f".{step}"
+        tree = tree[key]
+    return named
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _with_nearest(message: str) -> str:
     found = re.search(r"unknown field `([^`]*)`(?: - at `([^`]*)`)?", message)
     if not found:
@@ -233,9 +279,14 @@ def _with_nearest(message: str) -> str:
     return f"{message}; did you mean `{nearest[0]}`?" if nearest else message
 
 
+def _steps(path: str) -> list[str]:
+    """``$.models[...].shadows[0]`` -> models, [...], shadows, [0]"""
+    return re.findall(r"\[[^\]]*\]|[^.\[\]$]+", path)
+
+
 def _fields_at(path: str) -> list[str]:
     kind: Any = Config
-    for step in re.findall(r"\[[^\]]*\]|[^.\[\]$]+", path):
+    for step in _steps(path):
         kind = _child(kind, step)
     return [f.name for f in msgspec.structs.fields(kind)] if isinstance(kind, type) else []
 
@@ -247,16 +298,12 @@ def _child(kind: Any, step: str) -> Any:
 
 
 def _check(config: Config, where: str) -> None:
+    times = config.monitors
+    if times.block_s < times.slot_s:
+        raise ConfigError(f"{where}: block_s is {times.block_s:g}, below slot_s {times.slot_s:g} - at `$.monitors`")
     for name, model in config.models.items():
-        at = f"`$.models.{name}`"
         if not NAME.fullmatch(name):
-            raise ConfigError(f"{where}: model name {name!r} must match {NAME.pattern} - at {at}")
+            raise ConfigError(f"{where}: model name {name!r} must match {NAME.pattern} - at `$.models.{name}`")
         total = sum(model.weights.values())
         if model.weights and abs(total - 1) > 1e-6:
             raise ConfigError(f"{where}: weights must add up to 1, got {total:g} - at `$.models.{name}.weights`")
-        for version, how in model.versions.items():
-            if how.replicas.min > how.replicas.max and how.replicas != Replicas():
-                raise ConfigError(
-                    f"{where}: replicas.min is {how.replicas.min}, above replicas.max {how.replicas.max}"
-                    f" - at `$.models.{name}.versions.{version}`"
-                )

@@ -17,7 +17,7 @@
     │   └── NotReady                       no warm replica, no routing table, no sidecar
     ├── DeadlineExceeded              504
     ├── ConfigError                   -    configuration, with the path of the key
-    ├── PublishRefused                -    a model file that will not be served, with the reason
+    ├── PublishRefused                422  a model file that will not be served, with the reason
     ├── ArtifactCorrupt               -    stored bytes differ from their digest
     └── ChannelError                  -    the direct channel to a replica
         └── ReplicaLost                    connection lost with work in flight
@@ -26,6 +26,8 @@ A message says got / expected / where: ``model 'fraud' has no version '7'; it ha
 """
 
 from collections.abc import Iterable
+
+_LISTED = 10  # names in one message
 
 
 class GaugewayError(Exception):
@@ -48,13 +50,13 @@ class NotFound(GaugewayError):
 
 class UnknownModel(NotFound):
     def __init__(self, model: str, known: Iterable[str] = ()) -> None:
-        super().__init__(f"unknown model {model!r}; {_there_are(known, 'no model is served')}")
+        super().__init__(f"unknown model {model!r}; {_listing('there are', known, 'no model is served')}")
         self.model = model
 
 
 class UnknownVersion(NotFound):
     def __init__(self, model: str, version: str, known: Iterable[str] = ()) -> None:
-        super().__init__(f"model {model!r} has no version {version!r}; {_there_are(known, 'it has none')}")
+        super().__init__(f"model {model!r} has no version {version!r}; {_listing('it has', known, 'it has none')}")
         self.model, self.version = model, version
 
 
@@ -124,8 +126,7 @@ class ReplicaLost(ChannelError):
     status = 503
 
 
-def _there_are(known: Iterable[str], none: str) -> str:
+def _listing(verb: str, known: Iterable[str], none: str) -> str:
     names = sorted(known)
-    return "it has " + ", ".join(map(repr, names)) if names and none == "it has none" else (
-        "there are " + ", ".join(map(repr, names)) if names else none
-    )
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{verb} {', '.join(map(repr, names[:_LISTED]))}{more}" if names else none

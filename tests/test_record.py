@@ -207,6 +207,22 @@ def test_damage_is_passed_and_counted(tmp_path: Path) -> None:
     assert (reader.lost_frames, reader.lost_rows) == (4, sum(n % 7 for n in range(4)))
 
 
+def test_a_frame_that_becomes_whole_by_the_second_look_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.ring"
+    append(RingWriter(path, SMALL), 100)
+    reader = RingReader(path)
+    whole = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(4096 + 50)
+        file.write(b"\xff")
+        file.flush()
+        assert reader.read() == []
+        file.seek(4096 + 50)
+        file.write(whole[4096 + 50 : 4096 + 51])
+    assert [f.number for f in reader.read()] == [0]
+    assert reader.lost_frames == 0
+
+
 @pytest.mark.parametrize("at", [4096, 4104, 4112, 4120])
 def test_damage_of_any_field_of_a_frame_is_seen(tmp_path: Path, at: int) -> None:
     path = tmp_path / "w.ring"
