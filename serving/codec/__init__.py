@@ -19,7 +19,7 @@ orjson writes float32 arrays in the shortest digits that give the same bits back
 from serving.codec.binding import bind, respond
 from serving.codec.compression import accepted_encoding, compress, decompress
 from serving.codec.labels import Label, Refused, decode_labels
-from serving.codec.request import DEFAULT_LIMITS, Limits, decode_raw, decode_request, parse_header_length
+from serving.codec.request import DEFAULT_LIMITS, Limits, decode_index, decode_raw, decode_request, parse_header_length
 from serving.codec.response import encode_response, error_body
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "accepted_encoding",
     "bind",
     "compress",
+    "decode_index",
     "decode_labels",
     "decode_raw",
     "decode_request",

@@ -48,7 +48,11 @@ class _Request(msgspec.Struct):
     parameters: dict[str, Parameter] | None = None
 
 
-_request = msgspec.json.Decoder(_Request)
+class _Index(msgspec.Struct):
+    ready: bool | None = None
+
+
+_request, _index = msgspec.json.Decoder(_Request), msgspec.json.Decoder(_Index)
 _NAN = re.compile(rb"[\[:,]\s*[-+]?(?:nan|inf)", re.IGNORECASE)
 
 
@@ -109,6 +113,18 @@ def parse_header_length(text: str | None, body_bytes: int) -> int | None:
     if int(digits) > body_bytes:
         raise BadRequest(f"Inference-Header-Content-Length: got {digits}, but the body has only {body_bytes} bytes")
     return int(digits)
+
+
+def decode_index(body: bytes) -> bool:
+    """Whether a request for the repository's index asks only for what is ready; the body may be empty.
+
+    >>> decode_index(b'{"ready": true}'), decode_index(b"")
+    (True, False)
+    """
+    try:
+        return bool(body.strip() and _index.decode(body).ready)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"malformed body: {error}") from None
 
 
 def _parse(text: bytes, limits: Limits) -> _Request:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.codec import Limits, decode_raw, decode_request, parse_header_length
+from serving.codec import Limits, decode_index, decode_raw, decode_request, parse_header_length
 from serving.errors import BadRequest, GaugewayError
 from serving.protocol import InferRequest, RequestedOutput, Signature, Tensor, TensorSpec
 from tests.codec.wire import EDGES, bytes_of, patient, request, tensor, tensors, x
@@ -291,6 +291,13 @@ def test_raw_bodies_that_are_refused(specs: list[tuple[str, tuple[int, ...]]], b
     signature = Signature(tuple(TensorSpec(f"x{i}", *spec) for i, spec in enumerate(specs)), ())
     with pytest.raises(BadRequest):
         decode_raw(body, signature, Limits(max_elements=10))
+
+
+def test_index_requests() -> None:
+    assert [decode_index(body) for body in (b"", b"{}", b'{"ready":null}', b'{"ready":true,"x":1}')] == [0, 0, 0, 1]
+    for body in (b"[]", b'{"ready":1}', b"\xff", b"{"):
+        with pytest.raises(BadRequest, match="malformed body"):
+            decode_index(body)
 
 
 def attempt(body: bytes, header_length: int | None) -> None:
