@@ -28,7 +28,8 @@ Counts = NDArray[np.int64]
 PREDICTION = "_prediction"  # the name under which the model's own output is a feature
 BINS = 10  # quantile bins of a number, most common categories of a category
 ALPHA = 0.01  # probability with which the reference may be worse than its error terms say
-MAX_REFERENCE_ERROR = 0.1  # of the error terms; above it the reference is too small
+MAX_REFERENCE_ERROR = 0.1  # of the error terms, were the rows independent; above it the reference is too small
+MAX_CLUSTERED_ERROR = 0.5  # of the error terms of the rows as they are; between the two a feature is judged bluntly
 MIN_BLOCKS = 4  # of the reference period, to measure a design effect
 MAX_OTHERS = 5_000  # known categories beyond the most common ones; rarer ones count as unseen
 _EXTRA = 3  # cells beside the bins: below, above, missing; or other, unseen, missing
@@ -79,6 +80,14 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         counts = np.array(self.counts, np.float64)
         theta: NDArray[np.float64] = (counts + 0.5) / (counts.sum() + 0.5 * self.size)
         return theta
+
+    @property
+    def worth(self) -> str:
+        """Rows and effective rows, in words."""
+        return (
+            f"{self.rows} rows come in clusters and are worth {self.effective_rows:.0f} independent ones"
+            f" (design effect {self.design_effect:.1f})"
+        )
 
     @property
     def error(self) -> float:
@@ -212,12 +221,15 @@ def build(
 def marginal(values: Array, kind: Kind, *, block: Array | None = None, alpha: float = ALPHA) -> Marginal:
     """The law of one feature. With `block`, shape (n,), the block of each row, its design effect is measured.
 
-    It has as many bins, at most 10, as keep the error of the reference below 0.1; with room for less than two it
-    is marked unfit, and keeps 10 for the effect sizes.
+    It has as many bins, at most 10, as would keep the error of the reference below 0.1 if its rows were independent;
+    with room for less than two it is marked unfit, and keeps 10 for the effect sizes. Where the rows are clustered
+    `Marginal.error` is larger: the detector then tolerates more, and past 0.5 the feature is unfit too.
+
+    >>> marginal(np.arange(500.0), "numeric").unfit
+    'reference too small: 500 rows, 695 are needed'
     """
-    fine = _measure(values, kind, BINS, block, alpha)
-    bins = most_cells(fine.effective_rows, alpha) - _EXTRA
-    law = fine if bins >= BINS or bins < 2 else _measure(values, kind, bins, block, alpha)
+    bins = most_cells(len(values), alpha) - _EXTRA
+    law = _measure(values, kind, BINS if bins < 2 else min(bins, BINS), block, alpha)
     return msgspec.structs.replace(law, unfit=_unfit(law, bins))
 
 
@@ -353,12 +365,9 @@ def _unfit(law: Marginal, bins: int) -> str:
     missing = law.counts[-1]
     if missing == law.rows:
         return "every value of the reference is missing"
-    if bins >= 2:
-        return ""
-    rows = f"{law.rows} rows"
-    if law.design_effect > 1.05:
-        rows += f" (worth {law.effective_rows:.0f} independent ones: design effect {law.design_effect:.1f})"
-    return f"reference too small: {rows}, {_fewest_rows(law.alpha)} are needed"
+    if bins < 2:
+        return f"reference too small: {law.rows} rows, {_fewest_rows(law.alpha)} are needed"
+    return f"reference too small: its {law.worth}" if law.error > MAX_CLUSTERED_ERROR else ""
 
 
 def _fewest_rows(alpha: float) -> int:
@@ -378,8 +387,15 @@ def _rows(columns: Mapping[str, Array], labels: Array | None, time: Array | None
     return int(rows[0])
 
 
+def _note(name: str, law: Marginal) -> str:
+    if law.unfit:
+        return f"{name} is not judged: {law.unfit}"
+    blunt = f"{name}: shifts below a total variation of {law.error:.2f} are not seen, since the reference's {law.worth}"
+    return blunt if law.error > MAX_REFERENCE_ERROR else ""
+
+
 def _notes(features: Mapping[str, Marginal], block: Array | None) -> tuple[str, ...]:
-    unfit = tuple(f"{name} is not judged: {law.unfit}" for name, law in features.items() if law.unfit)
+    unfit = tuple(filter(None, (_note(name, law) for name, law in features.items())))
     if block is None:
         return ("no time column: the reference rows are taken as independent (design effect 1)", *unfit)
     if (got := len(np.unique(block))) < MIN_BLOCKS:
