@@ -7,6 +7,7 @@ each alone, within the deadline and a budget of retried batches.
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ class Batcher:
             raise Overloaded(f"{self.queued_rows} rows wait for {self._name}, the bound is {self._max_queue_rows}")
         if self._deaths and self._poisonous(item):
             raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
-        item.submitted = self._loop.time()
+        item.submitted = time.monotonic()
         item.timer = self._loop.call_at(item.deadline, self._expire, item)
         self._push([item])
 
@@ -212,7 +213,7 @@ class Batcher:
         return item
 
     def _send(self, link: Link, items: list[Item]) -> None:
-        now = self._loop.time()
+        now = time.monotonic()  # uvloop's own clock counts milliseconds
         self._budget.sent(now)
         batch = Batch(items, now)
         meta, buffers = self._pack(items)
@@ -262,7 +263,7 @@ class Batcher:
 
     def _retry(self, batch: Batch, lost: ReplicaLost) -> None:
         """Each request of a lost replica once more and alone, if deadline, attempts and budget allow."""
-        now = self._loop.time()
+        now = time.monotonic()
         allowed = self.ready and self._retries > 0 and self._budget.take(now)
         again: list[Item] = []
         for item in batch.items:
@@ -287,7 +288,7 @@ class Batcher:
 
     def _poisonous(self, item: Item) -> bool:
         deaths, until = self._deaths.get(_fingerprint(item), (0, 0.0))
-        return deaths >= POISON_DEATHS and until > self._loop.time()
+        return deaths >= POISON_DEATHS and until > time.monotonic()
 
     def _close_idle(self) -> None:
         for link in list(self.links):
@@ -314,7 +315,7 @@ class Batcher:
             item.timer.cancel()
         if not item.future.done():
             item.future.set_exception(error)
-        self._finished(Finished([item], [status], [self._loop.time() - item.submitted], None))
+        self._finished(Finished([item], [status], [time.monotonic() - item.submitted], None))
 
     def _resolve(self, item: Item, answer: Answer) -> int:
         """The status that the request got: it may have expired, or its client left, while the batch ran."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -119,9 +119,8 @@ class Link(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(frames.document(Kind.HELLO, [frames.VERSION]))
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport.write(frames.document(Kind.HELLO, [frames.VERSION]))
         self._beat = self._loop.call_later(BEAT_S, self._check)
 
     def data_received(self, data: bytes) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -121,7 +121,7 @@ class Engine:
         if not (group := self._next_group()):
             return
         self._running_rows = sum(job.rows for job in group) or 1
-        started = self._loop.time()
+        started = time.monotonic()  # uvloop's own clock counts milliseconds
         if self._run_s < INLINE_S:
             self._finish(group, self._attempt(group), started)
         else:
@@ -131,7 +131,7 @@ class Engine:
     def _next_group(self) -> list[Job]:
         """The oldest jobs of one key that fit into a run; what is past its deadline is answered, not run."""
         group: list[Job] = []
-        rows, now = 0, self._loop.time()
+        rows, now = 0, time.monotonic()
         while self._jobs:
             job = self._jobs[0]
             fits = not group or (job.key is not None and job.key == group[0].key and rows + job.rows <= self._max_batch_rows)
@@ -200,7 +200,7 @@ class Engine:
     def job(self, owner: "_Connection", frame: Frame) -> Job:
         layout = self.layouts.decode(frame.meta)
         shapes = tuple((datatype, shape[1:]) for _, datatype, shape, _ in layout.tensors)
-        now = self._loop.time()
+        now = time.monotonic()
         return Job(owner, frame.id, frame.meta, layout.rows, shapes if self._manifest.rows_independent else None,
                    frames.from_bytes(layout, frame.body), now,
                    now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0)  # fmt: skip
@@ -221,8 +221,7 @@ class _Connection(asyncio.Protocol):
         }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._engine.connections.add(self)
 
     def data_received(self, data: bytes) -> None:

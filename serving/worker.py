@@ -7,6 +7,7 @@ It needs neither Ray nor a database: the routing table and the replicas of its n
 import argparse
 import asyncio
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class Links:
             if replica not in self._links and self._retry.get(replica, 0.0) <= now and self._wanted(one):
                 await self._open(one)
 
+    def report(self) -> list[dict[str, object]]:
+        return [{"replica": replica, "state": link.state, "load": link.load, "inflight": link.inflight}
+                for replica, link in self._links.items()]  # fmt: skip
+
     def _wanted(self, one: Announcement) -> bool:
         return self._plane.batcher(one.model, one.version, one.digest) is not None
 
@@ -70,8 +75,8 @@ class Links:
             self._retry[one.replica] = self._loop.time() + RECONNECT_S
 
 
-async def follow(config: Config, plane: DataPlane) -> None:
-    """Install every new table and link to every new replica, for ever."""
+async def follow(config: Config, plane: DataPlane, slot: int) -> None:
+    """Install every new table, link to every new replica, report, for ever."""
     path, seen = config.run_dir / "table.json", 0
     links = Links(config.socket_dir, plane)
     while True:
@@ -81,9 +86,19 @@ async def follow(config: Config, plane: DataPlane) -> None:
                 plane.install(msgspec.json.decode(path.read_bytes(), type=Table))
                 seen = stamp
             await links.refresh()
+            _report(config.run_dir / "workers" / f"worker-{slot}.json", slot, plane.table.generation, links)
         except Exception:  # the edge of the control plane: whatever it wrote, serving goes on
             log.exception("cannot follow the control plane; the last table stays")
         await asyncio.sleep(POLL_S)
+
+
+def _report(path: Path, slot: int, generation: int, links: Links) -> None:
+    """What the node's status says of this worker."""
+    report = {"slot": slot, "pid": os.getpid(), "generation": generation, "links": links.report()}
+    path.parent.mkdir(exist_ok=True)
+    staged = path.with_suffix(".new")
+    staged.write_bytes(msgspec.json.encode(report))
+    staged.rename(path)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -104,7 +119,7 @@ async def serve(config: Config, slot: int) -> None:
     ring = RingWriter(ring_path, config.monitors.ring_bytes) if config.monitors.enabled else None
     desk = Desk(config.socket_dir / "monitors.sock")
     plane = DataPlane(config.gateway, page, ring)
-    following = asyncio.create_task(follow(config, plane))
+    following = asyncio.create_task(follow(config, plane, slot))
     server = uvicorn.Server(uvicorn.Config(
         Gateway(config, plane, desk), http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
         server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=30,

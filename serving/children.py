@@ -1,0 +1,118 @@
+"""Processes of one node that must always run: started, watched, restarted, stopped.
+
+They are started in sessions of their own, so that Ctrl-C in a terminal reaches only the one who stops them in order;
+a file with the process id lets a successor adopt them, and find what a killed predecessor left behind.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.discovery import alive
+
+log = logging.getLogger("gaugeway.node")
+
+BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+STEADY_S = 30.0  # a process that ran this long starts again without a wait
+
+
+@dataclass
+class Child:
+    """One process: ``python -m module arguments…``; its output is appended to `log_path`."""
+
+    name: str
+    module: str
+    arguments: Sequence[str]
+    folder: Path  # of the process-id files
+    log_path: Path
+    pid: int = 0
+    restarts: int = 0
+    _started: float = 0.0
+    _failures: int = 0
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start it, or adopt the one that runs already."""
+        if self._adopt():
+            return
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self.module, *self.arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self.pid, self._started = self._process.pid, time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._pid_path.write_text(str(self.pid))
+
+    def watch(self) -> None:
+        """Start it again if it is gone, after a wait that grows while it keeps failing."""
+        if self.running:
+            return
+        ran_s = time.monotonic() - self._started
+        self._failures = 0 if ran_s > STEADY_S else self._failures
+        if ran_s < BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]:
+            return
+        log.warning("%s (process %d) is gone; starting it again", self.name, self.pid)
+        self._failures += 1
+        self.restarts += 1
+        self.start()
+
+    @property
+    def running(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            return False
+        return self.pid > 0 and alive(self.pid)
+
+    def stop(self, timeout_s: float) -> None:
+        """SIGTERM and wait; SIGKILL when it has not ended by then."""
+        self.terminate()
+        self.wait(timeout_s)
+
+    def terminate(self) -> None:
+        if self.running:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, timeout_s: float) -> None:
+        until = time.monotonic() + timeout_s
+        while self.running and time.monotonic() < until:
+            time.sleep(0.02)
+        if self.running:
+            log.warning("%s (process %d) did not end within %g s; killed", self.name, self.pid, timeout_s)
+            os.kill(self.pid, signal.SIGKILL)
+        self._pid_path.unlink(missing_ok=True)
+
+    @property
+    def _pid_path(self) -> Path:
+        return self.folder / f"{self.name}.pid"
+
+    def _adopt(self) -> bool:
+        """Take over the process that the file names, if it is still this one."""
+        try:
+            pid = int(self._pid_path.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return False
+        if self.module.encode() not in command or not alive(pid) or self._process is not None:
+            return False
+        self.pid, self._started = pid, time.monotonic()
+        return True
+
+
+def sweep(folder: Path, timeout_s: float = 10.0) -> list[str]:
+    """Stop what a predecessor that was killed left running; returns the names."""
+    left = []
+    for path in sorted(folder.glob("*.pid")):
+        name = path.stem
+        child = Child(name, "serving.worker" if name.startswith("worker") else "monitors.sidecar", (), folder, path)
+        if child._adopt():
+            child.stop(timeout_s)
+            left.append(name)
+        path.unlink(missing_ok=True)
+    return left

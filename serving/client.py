@@ -1,0 +1,119 @@
+"""What the command line asks of a gateway: through its admin API where one runs, else of the registry itself."""
+
+import getpass
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from serving.config import Config
+from serving.discovery import alive
+from serving.errors import BadRequest, GaugewayError, NotReady
+
+_CHUNK_LABELS = 10_000
+
+
+def stop(config: Config, timeout_s: float = 90.0) -> None:
+    """Ask it to drain and end, and wait until it has. Raises NotReady when nothing runs or it does not end."""
+    running = _running(config)
+    _call("POST", f"{running['admin']}/admin/v1/shutdown")
+    until = time.monotonic() + timeout_s
+    while alive(running["pid"]):
+        if time.monotonic() > until:
+            raise NotReady(f"process {running['pid']} did not end within {timeout_s:g} s")
+        time.sleep(0.1)
+
+
+def status(config: Config) -> dict[str, Any]:
+    """The controller's view and, under `monitors`, the sidecar's; `stale` when it does not answer."""
+    found: dict[str, Any] = _call("GET", f"{_running(config)['admin']}/admin/v1/status")
+    return found
+
+
+def route(config: Config, model: str, weights: dict[str, float], why: str, timeout_s: float = 60.0) -> dict[str, Any]:
+    """Change weights; with a gateway running, return once every worker routes by them."""
+    try:
+        admin = _running(config)["admin"]
+    except NotReady:
+        return _route_offline(config, model, weights, why)
+    body = {"weights": weights, "by": getpass.getuser(), "why": why}
+    changed: dict[str, Any] = _call("PUT", f"{admin}/admin/v1/routes/{model}", json.dumps(body).encode())
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        found = _call("GET", f"{admin}/admin/v1/status")
+        now = found["models"][model]["weights"]
+        workers = [w for w in found["workers"] if w["name"].startswith("worker")]
+        if _same(now, weights) and all(w.get("generation") == found["generation"] for w in workers):
+            return {**changed, "effect": "in effect"}
+        time.sleep(0.1)
+    raise NotReady(f"the weights are stored, but after {timeout_s:g} s not in effect: {found['problem'] or 'replicas start'}")
+
+
+def label(config: Config, model: str, text: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Send labels in chunks; returns the sums of joined, parked, unknown and the list of refused."""
+    lines = _label_lines(text)
+    total: dict[str, Any] = {"joined": 0, "parked": 0, "unknown": 0, "refused": []}
+    url = f"{_running(config)['gateway']}/v1/models/{model}/labels"
+    for start in range(0, len(lines), _CHUNK_LABELS):
+        chunk = "\n".join(lines[start : start + _CHUNK_LABELS]).encode()
+        counts = _call("POST", url, chunk, "application/x-ndjson")
+        for key in ("joined", "parked", "unknown"):
+            total[key] += counts[key]
+        total["refused"] += [{**r, "index": r["index"] + start} for r in counts["refused"]]
+        progress(min(start + _CHUNK_LABELS, len(lines)), len(lines))
+    return total
+
+
+def _label_lines(text: str) -> list[str]:
+    if not text.lstrip().startswith("["):
+        return [line for line in text.splitlines() if line.strip()]
+    try:
+        return [json.dumps(one) for one in json.loads(text)]
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the labels are not JSON: {error}") from None
+
+
+def _route_offline(config: Config, model: str, weights: dict[str, float], why: str) -> dict[str, Any]:
+    from serving.repository import Repository  # SQLAlchemy is slow to import, and only needed here
+
+    repository = Repository.of(config)
+    desired = repository.desired().models.get(model)
+    repository.set_weights(model, weights, by=getpass.getuser(), why=why)
+    return {"model": model, "before": dict(desired.weights) if desired else {}, "weights": weights,
+            "effect": "stored; no gateway runs"}  # fmt: skip
+
+
+def _running(config: Config) -> dict[str, Any]:
+    """What `up` wrote down. Raises NotReady when there is none or it is gone."""
+    path = config.run_dir / "up.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise NotReady(f"no gateway runs on the data folder {config.data}") from None
+    if not alive(found["pid"]):
+        raise NotReady(f"no gateway runs on the data folder {config.data}; the last one was killed")
+    return found
+
+
+def _call(method: str, url: str, body: bytes | None = None, content_type: str = "application/json") -> Any:
+    request = urllib.request.Request(url, body, {"content-type": content_type}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        raise _named(error) from None
+    except OSError as error:
+        raise NotReady(f"no answer from {url}: {getattr(error, 'reason', error)}") from None
+
+
+def _named(error: urllib.error.HTTPError) -> GaugewayError:
+    try:
+        return GaugewayError(json.load(error)["error"])
+    except (json.JSONDecodeError, KeyError):
+        return GaugewayError(f"{error.url} answered {error.code}")
+
+
+def _same(a: dict[str, float], b: dict[str, float]) -> bool:
+    return all(abs(a.get(version, 0.0) - b.get(version, 0.0)) < 1e-6 for version in a.keys() | b.keys())

@@ -1,0 +1,199 @@
+"""One per cluster, a detached Ray actor: desired state (SQL) -> Ray Serve; builds the routing table.
+
+What must last is in SQL, never here: a controller that starts again reads it and adopts what runs.
+"""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+from ray.serve.config import ProxyLocation
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from serving import admin, planning
+from serving.config import Config, restore
+from serving.manifest import Manifest
+from serving.node import NodeActor
+from serving.planning import Key, Plan
+from serving.replica import application, name_of
+from serving.repository import Repository
+from serving.routing import Table
+
+log = logging.getLogger("gaugeway.controller")
+
+NAMESPACE, NAME = "gaugeway", "controller"
+PERIOD_S = 0.25
+
+
+class Controller:
+    """Reconciles every PERIOD_S: a step that fails is logged, shown in the status, and tried again."""
+
+    def __init__(self, config: str) -> None:
+        self._text, self._config = config, restore(config)
+        self._repository = Repository.of(self._config)
+        self._table = _last_table(self._config)
+        self._plan = Plan({}, {}, {})
+        self._manifests: dict[Key, Manifest] = {}
+        self._deployed: set[Key] = set()
+        self._states: dict[Key, str] = {}
+        self._nodes: dict[str, Any] = {}
+        self._installed: dict[str, int] = {}
+        self._problem = ""
+        self._stopping = threading.Event()
+        self._stop_asked = threading.Event()
+        self._retired: dict[Key, float] = {}
+
+    def start(self) -> None:
+        """Start Serve and the nodes' actors, then reconcile in a thread of its own."""
+        serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"enable_access_log": False})
+        self._find_nodes()
+        threading.Thread(target=self._run, name="reconcile", daemon=True).start()
+        threading.Thread(target=admin.serve, args=(self._config, self), name="admin", daemon=True).start()
+
+    def status(self) -> dict[str, Any]:
+        """What `gaugeway status --json` prints."""
+        nodes = [ray.get(node.status.remote(), timeout=5) for node in self._nodes.values()]
+        return {
+            "generation": self._table.generation, "problem": self._problem,
+            "models": {name: self._model_status(name, nodes) for name in sorted(self._plan.weights)},
+            "workers": [{**process, "node": node["node"], **_report(node, process)} for node in nodes
+                        for process in node["processes"]],
+        }  # fmt: skip
+
+    def route(self, model: str, weights: dict[str, float], by: str, why: str) -> dict[str, Any]:
+        """Change a model's weights in SQL; returns its old weights, the new ones and the generation of SQL."""
+        before = dict(self._plan.weights.get(model, {}))
+        generation = self._repository.set_weights(model, weights, by=by, why=why)
+        return {"model": model, "before": before, "weights": weights, "desired_generation": generation}
+
+    def ready(self) -> str:
+        """Empty when all that is wanted runs and is routed to; else what is waited for."""
+        if self._problem:
+            return self._problem
+        if not self._table.generation:
+            return "the routing table"
+        waiting = [f"{model} {version}" for model, version in self._plan.versions
+                   if self._states.get((model, version)) != "RUNNING"]  # fmt: skip
+        return f"replicas of {', '.join(waiting)}" if waiting else ""
+
+    def ask_to_stop(self) -> None:
+        self._stop_asked.set()
+
+    def stop_asked(self) -> bool:
+        return self._stop_asked.is_set()
+
+    def stop(self) -> None:
+        """Drain the workers, then the replicas."""
+        self._stopping.set()
+        ray.get([node.stop.remote() for node in self._nodes.values()])
+        serve.shutdown()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(PERIOD_S):
+            try:
+                self._reconcile()
+                self._problem = ""
+            except Exception as error:  # the edge of the control plane: it must not end, serving goes on meanwhile
+                if (problem := f"{type(error).__name__}: {error}") != self._problem:
+                    log.exception("reconciling failed; trying again")
+                    self._problem = problem
+
+    def _reconcile(self) -> None:
+        desired, published = self._repository.desired(), self._repository.manifests()
+        self._manifests = {(m.model, m.version): m for m in published}
+        self._plan = planning.plan(desired.models, published)
+        self._deploy(set(self._plan.versions) - self._deployed)
+        self._states = _states()
+        running = {key for key in self._plan.versions if self._states.get(key) == "RUNNING"}
+        self._publish(planning.table(self._plan, self._manifests, running, self._table, self._config))
+        self._delete(self._deployed - set(self._plan.versions))
+
+    def _deploy(self, missing: set[Key]) -> None:
+        known = _states()
+        config = msgspec.json.encode(msgspec.structs.replace(self._config, models=self._plan.models)).decode()
+        targets = []
+        for key in sorted(missing - known.keys()):
+            how = self._plan.versions[key]
+            app = application(config, *key, how, self._config.ray.health_check_period_s, self._config.ray.drain_s)
+            targets.append(serve.RunTarget(app, name=name_of(*key), route_prefix=None))
+        if targets:
+            serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        self._deployed |= missing
+
+    def _delete(self, unwanted: set[Key]) -> None:
+        """Only once every worker has the table without them for a while."""
+        now = time.monotonic()
+        self._retired = {key: self._retired.get(key, now) for key in unwanted}
+        for key, since in self._retired.items():
+            if now - since > 2.0 and key not in _routed(self._table):
+                serve.delete(name_of(*key), _blocking=False)
+                self._deployed.discard(key)
+
+    def _publish(self, table: Table) -> None:
+        self._table = table
+        encoded = msgspec.json.encode(table)
+        for name, node in self._nodes.items():
+            if table.generation and self._installed.get(name) != table.generation:
+                ray.get(node.install.remote(encoded), timeout=10)
+                self._installed[name] = table.generation
+
+    def _find_nodes(self) -> None:
+        for node in ray.nodes():
+            if node["Alive"] and node["NodeID"] not in self._nodes:
+                self._nodes[node["NodeID"]] = self._start_node(node["NodeID"], node["NodeManagerHostname"])
+
+    def _start_node(self, node_id: str, host: str) -> Any:
+        actor = NodeActor.options(
+            name=f"node-{node_id}", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0,
+            max_restarts=-1, max_concurrency=4,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        ).remote(self._text, host)  # fmt: skip
+        ray.get(actor.start.remote())
+        return actor
+
+    def _model_status(self, name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+        entry = self._table.models.get(name)
+        versions = {version: self._version_status((model, version), nodes)
+                    for model, version in self._plan.versions if model == name}  # fmt: skip
+        return {"weights": entry.policy.weights if entry else {}, "wanted": self._plan.weights[name],
+                "sticky": self._plan.models[name].sticky, "versions": versions}  # fmt: skip
+
+    def _version_status(self, key: Key, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+        links = {link["replica"]: link for node in nodes for worker in node["workers"] for link in worker["links"]}
+        replicas = [{**replica, **links.get(replica["replica"], {"state": "unlinked", "load": 0})}
+                    for node in nodes for replica in node["replicas"]
+                    if (replica["model"], replica["version"]) == key]  # fmt: skip
+        return {"digest": self._manifests[key].digest, "state": self._states.get(key, "PENDING"),
+                "wanted_replicas": self._plan.versions[key].replicas.min, "replicas": replicas}  # fmt: skip
+
+
+ControllerActor = ray.remote(Controller)
+
+
+def _states() -> dict[Key, str]:
+    """Serve's state of each of our applications."""
+    applications = serve.status().applications
+    keys = {name: tuple(name.split(" ")) for name in applications if name.count(" ") == 1}
+    return {(key[0], key[1]): str(applications[name].status.value) for name, key in keys.items()}
+
+
+def _routed(table: Table) -> set[Key]:
+    return {(name, version) for name, entry in table.models.items() for version in entry.versions}
+
+
+def _last_table(config: Config) -> Table:
+    """The copy on disk: its intervals say which keys are where, so that a new start moves none."""
+    path = config.run_dir / "table.json"
+    return msgspec.json.decode(path.read_bytes(), type=Table) if path.exists() else Table()
+
+
+def _report(node: dict[str, Any], process: dict[str, Any]) -> dict[str, Any]:
+    """What the worker of this name last said of itself."""
+    for worker in node["workers"]:
+        if f"worker-{worker['slot']}" == process["name"] and worker["pid"] == process["pid"]:
+            return {"generation": worker["generation"], "links": len(worker["links"])}
+    return {}

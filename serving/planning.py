@@ -1,0 +1,55 @@
+"""From desired state to what runs: which versions, which routing table. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.config import Config, Model, Version
+from serving.manifest import Manifest
+from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial, rebalance
+
+Key = tuple[str, str]  # model, version
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every version to serve and how, and each model's weights, which add up to 1."""
+
+    versions: dict[Key, Version]
+    weights: dict[str, dict[str, float]]
+    models: dict[str, Model]
+
+
+def plan(desired: Mapping[str, Model], published: Sequence[Manifest]) -> Plan:
+    """A published model that nobody described is served at its newest version.
+
+    `published` in the order of publication. Versions that are desired but not published are left out.
+    """
+    newest = {manifest.model: manifest.version for manifest in published}
+    known = {(manifest.model, manifest.version) for manifest in published}
+    models = {name: desired.get(name, Model()) for name in newest}
+    weights = {name: dict(model.weights) or {newest[name]: 1.0} for name, model in models.items()}
+    wanted = [(name, version) for name, model in models.items()
+              for version in {**weights[name], **dict.fromkeys(s.version for s in model.shadows), **model.versions}]  # fmt: skip
+    return Plan({key: models[key[0]].version(key[1]) for key in wanted if key in known}, weights, models)
+
+
+def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: Table, defaults: Config) -> Table:
+    """The table with one generation more than `before`, or `before` itself when nothing changed.
+
+    A model's weights change only when every version that gets traffic runs: until then its entry stays.
+    """
+    models = {name: _entry(name, plan, manifests, running, before.models.get(name)) for name in sorted(plan.weights)}
+    kept = {name: entry for name, entry in models.items() if entry is not None}
+    return before if kept == before.models and before.generation else Table(before.generation + 1, kept)
+
+
+def _entry(name: str, plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key],
+           before: ModelEntry | None) -> ModelEntry | None:  # fmt: skip
+    weights = {v: w for v, w in plan.weights[name].items() if (name, v) in manifests}
+    ready = all((name, version) in running for version, weight in weights.items() if weight > 0)
+    if not weights or (before is not None and not ready):
+        return before
+    versions = {v: VersionEntry(manifests[name, v], how.max_batch_rows)
+                for (model, v), how in sorted(plan.versions.items()) if model == name}  # fmt: skip
+    intervals = rebalance(before.policy.intervals, weights) if before else initial(weights)
+    return ModelEntry(Policy(name, intervals, tuple(versions), plan.models[name].sticky), versions)

@@ -1,0 +1,97 @@
+"""The Ray Serve deployment of one model version: an ONNX Runtime session behind the direct channel.
+
+Serve places, watches and replaces replicas; it never carries a request. The channel runs in a thread with a loop of
+its own, so that Serve's control traffic and the requests do not wait for each other.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import threading
+import time
+from typing import Any
+
+import msgspec
+import uvloop
+from ray import serve
+
+from serving.config import Version, restore
+from serving.discovery import Announcement, announce, prepare
+from serving.engine import Engine
+from serving.manifest import MODEL_FILE, Manifest
+from serving.repository import Repository
+from serving.errors import ModelFailure
+from serving.runtime import Session, load
+
+log = logging.getLogger("gaugeway.replica")
+
+
+class Replica:
+    """Loads, verifies, warms, listens, announces itself; drains when Serve lets it go."""
+
+    def __init__(self, config: str, model: str, version: str) -> None:
+        settings = restore(config)
+        how = settings.models[model].version(version) if model in settings.models else Version()
+        repository = Repository.of(settings)
+        manifest = repository.manifest(model, version)
+        session = load(manifest, repository.read(manifest, MODEL_FILE), threads=how.resources.threads)
+        self._name = f"{model}-{version}-{secrets.token_hex(4)}"
+        self._drain_s, self._socket_dir = settings.ray.drain_s, settings.socket_dir
+        self._engine = Engine(manifest, session, replica=self._name, max_batch_rows=how.max_batch_rows,
+                              expected_s=_measure(session))  # fmt: skip
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="channel", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(manifest), self._loop).result(30)
+
+    async def _listen(self, manifest: Manifest) -> None:
+        prepare(self._socket_dir)
+        socket = self._socket_dir / "replicas" / f"{self._name[-40:]}.sock"
+        await self._engine.listen(socket)
+        self._announcement = announce(self._socket_dir, Announcement(
+            manifest.model, manifest.version, manifest.digest, self._name, str(socket), os.getpid(),
+        ))  # fmt: skip
+
+    def check_health(self) -> None:
+        """Called by Serve. Raises when the channel's loop does not turn."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the channel's thread has ended")
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(5)
+
+    async def __del__(self) -> None:
+        """Called and awaited by Serve before the process ends: say goodbye, finish what is here."""
+        self._announcement.unlink(missing_ok=True)
+        drained = asyncio.run_coroutine_threadsafe(self._engine.drain(self._drain_s), self._loop)
+        if not await asyncio.wrap_future(drained):
+            log.warning("%s: work was left after %s s of draining", self._name, self._drain_s)
+
+
+def _measure(session: Session) -> float:
+    """Seconds of a one-row run on a warm session; long where blank rows do not suit the model."""
+    start = time.perf_counter()
+    try:
+        session.warm((1,))
+    except ModelFailure:
+        return 1.0
+    return (time.perf_counter() - start) / 2
+
+
+def name_of(model: str, version: str) -> str:
+    """The Serve application of a version; unique, because names hold no blank."""
+    return f"{model} {version}"
+
+
+def application(config: str, model: str, version: str, how: Version, health_check_period_s: float,
+                drain_s: float) -> Any:  # fmt: skip
+    """What `serve.run` takes for one version."""
+    options: dict[str, Any] = {"num_cpus": how.resources.cpu}
+    if how.resources.gpu:
+        options["num_gpus"] = how.resources.gpu
+    deployment = serve.deployment(
+        name="replica", num_replicas=how.replicas.min, ray_actor_options=options, max_surge_percent=100,
+        health_check_period_s=health_check_period_s, health_check_timeout_s=10.0, max_constructor_retry_count=3,
+        graceful_shutdown_timeout_s=drain_s + 5.0,
+        logging_config={"enable_access_log": False},
+    )(Replica)  # fmt: skip
+    return deployment.bind(config, model, version)

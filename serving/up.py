@@ -1,0 +1,204 @@
+"""Start and stop the whole: Ray, the controller, the node's processes. `start` returns when requests are answered."""
+
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import IO, Any
+
+import msgspec
+import ray
+
+from serving.children import sweep
+from serving.config import Config, dump
+from serving.controller import NAME, NAMESPACE, ControllerActor
+from serving.discovery import prepare
+from serving.errors import ConfigError, Conflict, NotReady
+from serving.repository import Repository
+
+Progress = Callable[[str], None]
+
+_RAY_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass
+class Running:
+    """A gateway that answers. `stop` drains it and stops all that `start` started."""
+
+    config: Config
+    _lock: IO[str]
+    _controller: Any
+
+    @property
+    def gateway_url(self) -> str:
+        return _url(self.config.gateway.host, self.config.gateway.port)
+
+    @property
+    def admin_url(self) -> str:
+        return _url(self.config.admin.host, self.config.admin.port)
+
+    @property
+    def metrics_url(self) -> str:
+        return _url(self.config.metrics.host, self.config.metrics.node_port) + "/metrics"
+
+    @property
+    def verdicts_url(self) -> str:
+        return _url(self.config.metrics.host, self.config.metrics.node_port) + "/verdicts"
+
+    def stop_asked(self) -> bool:
+        """Whether `gaugeway down` was called."""
+        return bool(ray.get(self._controller.stop_asked.remote(), timeout=10))
+
+    def stop(self) -> None:
+        with suppress(Exception):  # whatever is broken, the rest must be stopped too
+            ray.get(self._controller.stop.remote(), timeout=60)
+        with suppress(Exception):
+            ray.kill(self._controller)
+        ray.shutdown()
+        sweep(self.config.run_dir / "pids")
+        (self.config.run_dir / "up.json").unlink(missing_ok=True)
+        self._lock.close()
+
+
+def start(config: Config, progress: Progress = lambda text: None, timeout_s: float = 120.0) -> Running:
+    """Raises ConfigError, Conflict (port or data folder in use), NotReady after `timeout_s`; then nothing is left."""
+    config = with_ports(config)
+    _check_exposure(config)
+    lock = _lock(config)
+    controller = None
+    try:
+        sweep(config.run_dir / "pids")
+        prepare(config.socket_dir)
+        _import(config)
+        progress("starting Ray")
+        _start_ray(config)
+        progress("starting the controller")
+        controller = ControllerActor.options(
+            name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
+        ).remote(dump(config))  # fmt: skip
+        ray.get(controller.start.remote(), timeout=timeout_s)
+        running = Running(config, lock, controller)
+        _wait(running, progress, time.monotonic() + timeout_s)
+        _remember(config)
+    except BaseException:
+        Running(config, lock, controller).stop()
+        raise
+    return running
+
+
+def with_ports(config: Config) -> Config:
+    """Port 0 becomes a free one; a port that is in use is a Conflict that says which key to change."""
+    ports = {
+        ("gateway", "port"): config.gateway.host, ("admin", "port"): config.admin.host,
+        ("metrics", "node_port"): config.metrics.host, ("metrics", "controller_port"): config.metrics.host,
+    }  # fmt: skip
+    taken: list[socket.socket] = []
+    try:
+        for (section, key), host in ports.items():
+            part = getattr(config, section)
+            taken.append(_bind(host, getattr(part, key), f"[{section}] {key}"))
+            chosen = msgspec.structs.replace(part, **{key: taken[-1].getsockname()[1]})
+            config = msgspec.structs.replace(config, **{section: chosen})
+    finally:
+        for sock in taken:
+            sock.close()
+    return config
+
+
+def _bind(host: str, port: int, key: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(1)
+    except OSError as error:
+        sock.close()
+        raise Conflict(f"{key}: cannot listen on {host}:{port}: {error.strerror}; choose another port") from None
+    return sock
+
+
+def _check_exposure(config: Config) -> None:
+    for key, host in (("gateway", config.gateway.host), ("admin", config.admin.host), ("metrics", config.metrics.host)):
+        local = host == "localhost" or ip_address(host).is_loopback
+        if not local and key != "metrics" and os.environ.get("GAUGEWAY_ALLOW_OPEN") != "1":
+            raise ConfigError(
+                f"[{key}] host = {host!r} is not loopback, and requests are not authenticated; put an authenticating"
+                " proxy in front and set GAUGEWAY_ALLOW_OPEN=1, or listen on 127.0.0.1"
+            )
+
+
+def _lock(config: Config) -> IO[str]:
+    config.data.mkdir(parents=True, exist_ok=True)
+    lock = (config.data / "up.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Conflict(f"a gateway runs already on the data folder {config.data}; stop it with `gaugeway down`") from None
+    return lock
+
+
+def _import(config: Config) -> None:
+    """Models of the configuration that SQL does not have; SQL is the truth afterwards."""
+    Repository.of(config).import_models(config.models)
+
+
+def _start_ray(config: Config) -> None:
+    os.environ.update({key: value for key, value in _RAY_SETTINGS.items() if key not in os.environ})
+    here = config.ray.address is None
+    local: dict[str, Any] = {"num_cpus": config.ray.cpus, "object_store_memory": 80 * 2**20} if here else {}
+    ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
+             log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
+
+
+def _wait(running: Running, progress: Progress, until: float) -> None:
+    """Until the controller has all it wants and the gateway answers ready."""
+    said = ""
+    while time.monotonic() < until:
+        waiting = ray.get(running._controller.ready.remote(), timeout=30) or _gateway_waits(running)
+        if not waiting:
+            return
+        if waiting != said:
+            progress(f"waiting for {waiting}")
+            said = waiting
+        time.sleep(0.1)
+    raise NotReady(f"gave up waiting for {said}; the logs are in {running.config.data / 'logs'}")
+
+
+def _gateway_waits(running: Running) -> str:
+    """What the gateway's workers still lack: the table, or links to replicas."""
+    try:
+        with urllib.request.urlopen(f"{running.gateway_url}/v2/health/ready", timeout=2):
+            pass
+        with urllib.request.urlopen(f"{running.gateway_url}/v2/models", timeout=2) as response:
+            models = json.load(response)["models"]
+        for model in models:
+            with urllib.request.urlopen(f"{running.gateway_url}/v2/models/{model}/ready", timeout=2):
+                pass
+    except OSError:
+        return "the gateway"
+    return ""
+
+
+def _remember(config: Config) -> None:
+    """For `gaugeway status`, `down`, `route`, `label`: where this gateway listens."""
+    urls = {"gateway": _url(config.gateway.host, config.gateway.port), "admin": _url(config.admin.host, config.admin.port)}
+    (config.run_dir / "up.json").write_text(json.dumps({"pid": os.getpid(), **urls}))
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
