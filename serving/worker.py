@@ -6,6 +6,7 @@ It needs neither Ray nor a database: the routing table and the replicas of its n
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -122,8 +123,11 @@ async def serve(config: Config, slot: int) -> None:
     following = asyncio.create_task(follow(config, plane, slot))
     server = uvicorn.Server(uvicorn.Config(
         Gateway(config, plane, desk), http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-        server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=30,
+        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=30,
     ))  # fmt: skip
+    gc.collect()
+    gc.freeze()  # what was imported is never garbage; a full collection among it costs milliseconds
+    gc.set_threshold(50_000, 20, 100)
     try:
         await server.serve([listen(config.gateway.host, config.gateway.port)])
     finally:
