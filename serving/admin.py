@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
+from serving import metrics
 from serving.config import Config
 from serving.errors import BadRequest, GaugewayError
 
@@ -68,10 +69,27 @@ def serve(config: Config, control: Control) -> None:
 
 
 async def _serve(config: Config, control: Control) -> None:
-    runner = web.AppRunner(application(control), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, config.admin.host, config.admin.port).start()
+    await _listen(application(control), config.admin.host, config.admin.port)
+    await _listen(_metrics(control), config.metrics.host, config.metrics.controller_port)
     await asyncio.Event().wait()
+
+
+async def _listen(app: web.Application, host: str, port: int) -> None:
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+
+
+def _metrics(control: Control) -> web.Application:
+    collector = metrics.Control(control.status)
+
+    async def scrape(request: web.Request) -> web.Response:
+        text = await asyncio.to_thread(metrics.text, collector)
+        return web.Response(body=text, headers={"content-type": metrics.CONTENT_TYPE})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", scrape)])
+    return app
 
 
 @web.middleware

@@ -62,6 +62,7 @@ class Controller:
             "models": {name: self._model_status(name, nodes) for name in sorted(self._plan.weights)},
             "workers": [{**process, "node": node["node"], **_report(node, process)} for node in nodes
                         for process in node["processes"]],
+            "monitors": nodes[0]["monitors"] if nodes else {"state": "stale", "models": {}},
         }  # fmt: skip
 
     def route(self, model: str, weights: dict[str, float], by: str, why: str) -> dict[str, Any]:

@@ -7,11 +7,14 @@ Prometheus scrapes. A page outlives its process: the worker that follows goes on
 import json
 import mmap
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from serving.errors import GaugewayError
@@ -46,6 +49,13 @@ NAMES: dict[str, Spec] = {
     "labels_total": Spec("counter", "Labels received, by outcome.", ("model", "outcome")),
     "table_generation": Spec("gauge", "Generation of the routing table in use.", merge="max"),
     "route_weight": Spec("gauge", "Share of a model's traffic that goes to a version.", _MV, merge="max"),
+}
+
+CONTROL: dict[str, Spec] = {  # of the controller, which has a listener of its own
+    "replicas": Spec("gauge", "Replicas of a version by state.", (*_MV, "state")),
+    "model_info": Spec("gauge", "1 for each version that is served.", (*_MV, "digest")),
+    "table_generation": NAMES["table_generation"],
+    "route_weight": NAMES["route_weight"],
 }
 
 _MAGIC = b"GWPAGE01"
@@ -202,3 +212,31 @@ def _ends(page: mmap.mmap) -> tuple[int, int]:
     for key, slot, width in _index(page):
         end, free = end + 12 + len(key.encode()), slot + width
     return end, free
+
+
+class Control:
+    """A Prometheus collector over the controller's status; `status` is called at every scrape."""
+
+    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._status()
+        series: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in CONTROL}
+        series["table_generation"][()] = [float(found["generation"])]
+        for model, entry in found["models"].items():
+            for version, one in entry["versions"].items():
+                series["model_info"][model, version, one["digest"]] = [1.0]
+                series["route_weight"][model, version] = [entry["weights"].get(version, 0.0)]
+                states = Counter(replica["state"] for replica in one["replicas"])
+                for state in ("ready", "suspect", "draining", "unlinked"):
+                    series["replicas"][model, version, state] = [float(states[state])]
+        for name, spec in CONTROL.items():
+            yield _family(name, spec, series[name])
+
+
+def text(collector: Control) -> bytes:
+    """What a scrape reads."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry)

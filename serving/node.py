@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,20 @@ class Node:
             ],
             "replicas": [{"node": self.name, "model": r.model, "version": r.version, "replica": r.replica, "pid": r.pid}
                          for r in announced(self._config.socket_dir).values()],
+            "monitors": self._verdicts(),
             "workers": [json.loads(path.read_text()) for path in sorted((self._config.run_dir / "workers").glob("*.json"))],
         }  # fmt: skip
+
+    def _verdicts(self) -> dict[str, Any]:
+        """What the sidecar says; `stale` while it does not answer: no news is not good news."""
+        if not self._config.monitors.enabled:
+            return {"state": "off", "models": {}}
+        metrics = self._config.metrics
+        try:
+            with urllib.request.urlopen(f"http://{metrics.host}:{metrics.node_port}/verdicts", timeout=2) as answer:
+                return {"state": "ok", **json.load(answer)}
+        except (OSError, ValueError) as error:
+            return {"state": "stale", "models": {}, "reason": str(error)}
 
     def stop(self) -> None:
         """Workers drain first, then the sidecar reads what they wrote."""
