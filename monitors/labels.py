@@ -9,6 +9,7 @@ The store writes inside the caller's transaction and never commits: what it hold
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -93,10 +94,14 @@ class Arrival:
 
     joined: int = 0
     parked: int = 0
-    unknown: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)  # by model: no room to park more
     doubled: int = 0
     conflicting: int = 0
     matches: list[Match] = field(default_factory=list)
+
+    @property
+    def unknown(self) -> int:
+        return self.turned_away.total()
 
 
 class LabelStore:
@@ -118,7 +123,8 @@ class LabelStore:
             self._sql.execute(statement)
         self.rows = self._count("SELECT COUNT(*) FROM predictions")
         self.labels = self._count("SELECT COUNT(*) FROM labels")
-        self.parked = self._count("SELECT COUNT(*) FROM labels WHERE joined = 0")
+        alone = "SELECT model, COUNT(*) FROM labels WHERE joined = 0 GROUP BY model"
+        self.parked = Counter[str](dict(self._sql.execute(alone)))  # labels without a prediction, by model
 
     @property
     def probability(self) -> float:
@@ -163,7 +169,7 @@ class LabelStore:
         self.rows -= self._sql.execute("DELETE FROM predictions WHERE slot < ?", (slot,)).rowcount
         self.labels -= self._sql.execute("DELETE FROM labels WHERE slot < ?", (slot,)).rowcount
         self._sql.execute("DELETE FROM history WHERE slot < ?", (slot,))
-        self.parked -= sum(unknown.values())
+        self.parked.subtract(unknown)
         return unknown
 
     def _count(self, query: str) -> int:
@@ -215,7 +221,7 @@ class LabelStore:
         if known is None:
             return
         label, time, joined = known
-        self.parked -= 1 - joined
+        self.parked[prediction.model] -= 1 - joined
         self._sql.execute(
             f"UPDATE labels SET joined = 1, slot = max(slot, ?) {_OF_ROW}", (prediction.slot, *prediction[:3])
         )
@@ -234,12 +240,12 @@ class LabelStore:
 
     def _first(self, label: Label, slot: int, result: Arrival) -> None:
         predictions = self._predictions(label)
-        if not predictions and self.parked >= self._budget:
-            result.unknown += 1
+        if not predictions and self.parked.total() >= self._budget:
+            result.turned_away[label.model] += 1
             return
         self._sql.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?)", (*label, slot, bool(predictions)))
         self.labels += 1
-        self.parked += not predictions
+        self.parked[label.model] += not predictions
         result.joined += bool(predictions)
         result.parked += not predictions
         result.matches += [Match(p, None, Truth(label.time, label.label)) for p in predictions]

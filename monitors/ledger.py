@@ -1,0 +1,318 @@
+"""One node's counting: records and labels in, sealed slots out. No process, no file but the label store, no clock.
+
+The clock of slots is the largest event time seen (and the wall clock once there is nothing older left to read, with
+``event_time = "arrival"``). Whether a row is late depends on the records before it, never on how many of them were
+read at once: so the counts are the same for any polling, and for any restart in between.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.book import Book, Version
+from monitors.features import extract_all
+from monitors.journal import Journal
+from monitors.labels import Arrival, Label, LabelStore, Match, Prediction
+from monitors.open_slots import Closed, OpenSlots
+from monitors.reference import PREDICTION, Profile
+from monitors.slot import Counts, LabelCounts, decode, decode_labels
+from serving.config import Monitors
+from serving.protocol import Array
+from serving.record import Record
+
+Name = tuple[str, str]  # model, version
+Identity = tuple[str, str, str]  # model, version, digest
+MIN_FUTURE_S = 60.0  # an event time further ahead of the wall clock than this, or than `lateness_s`, is none
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What will not change any more: all slots before `watermark`, all label slots before `label_watermark`."""
+
+    watermark: int
+    label_watermark: int
+    slots: list[Closed[Counts]] = field(default_factory=list)
+    labels: list[Closed[LabelCounts]] = field(default_factory=list)
+
+
+class Times(NamedTuple):
+    """Of all requests of a batch, shape (requests,): slot, whether it is sealed, whether the time is none."""
+
+    time: NDArray[np.float64]
+    slot: NDArray[np.int64]
+    late: NDArray[np.bool_]
+    misdated: NDArray[np.bool_]
+
+
+class Marks(msgspec.Struct):
+    """Where the clock stands, in seconds since 1970; None before the first record. Slots before a mark are sealed."""
+
+    clock: float | None = None
+    watermark: int | None = None
+    label_watermark: int | None = None
+    unknown: dict[str, int] = {}  # labels of a model that never met a prediction
+    dropped: dict[str, int] = {}  # rows by reason
+    lost_frames: int = 0
+    doubled: int = 0
+    conflicting: int = 0
+
+
+class Ledger:
+    """Open slots, books and the label store of one node."""
+
+    def __init__(self, settings: Monitors, store: LabelStore) -> None:
+        self._settings, self._store = settings, store
+        self.books: dict[Name, Book] = {}
+        self.marks = Marks()
+        self._slots = OpenSlots("slot", Counts, decode)
+        self._label_slots = OpenSlots("label_slot", LabelCounts, decode_labels)
+        self._changed: set[Name] = set()
+
+    @property
+    def store(self) -> LabelStore:
+        return self._store
+
+    def ingest(self, records: Sequence[Record], versions: Mapping[Identity, Version | None], now: float) -> None:
+        """Count records, in the order in which they were read. `versions` says of each what is known of it.
+
+        `now` is the wall clock in seconds; an event time beyond it is refused.
+        """
+        if not records:
+            return
+        times = self._times(records, now)
+        starts = np.cumsum([0, *(len(record.ids) for record in records)])
+        for (name, identity), group in _grouped(records):
+            version = versions[identity]
+            batch = [records[i] for i in group]
+            requests = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in group])
+            if version is None:
+                self.drop("unknown_version", sum(record.rows for record in batch))
+            else:
+                self._ingest(name, version, batch, Times(*(column[requests] for column in times)), now)
+
+    def label(self, labels: Sequence[Label], now: float) -> Arrival:
+        """Join or park labels; with event times they move the clock, as records do."""
+        times = [label.time for label in labels if label.time <= self._latest(now)]
+        clock = max([*times, now if self.marks.clock is None else self.marks.clock]) if labels else now
+        arrival = self._store.add_labels(labels, slot=self._slot(clock))
+        self._follow(arrival.matches)
+        self.marks.doubled += arrival.doubled
+        self.marks.conflicting += arrival.conflicting
+        self._unknown(arrival.turned_away)
+        if self._settings.event_time == "request" and times and self.marks.clock is not None:
+            self.marks.clock = max(self.marks.clock, *times)
+        return arrival
+
+    def seal(self, wall: float | None = None) -> Sealed:
+        """Close the slots that the clock has left behind. `wall` moves the clock too: give it only when drained."""
+        marks = self.marks
+        if wall is not None and marks.clock is not None:
+            marks.clock = max(marks.clock, wall)
+        if marks.clock is None:
+            return Sealed(0, 0)
+        marks.watermark = max(self._mark(marks.clock, self._settings.lateness_s), _or_less(marks.watermark))
+        before = marks.label_watermark
+        marks.label_watermark = max(self._mark(marks.clock, self._horizon_s), _or_less(before))
+        if marks.label_watermark != before:
+            self._unknown(self._store.expire(self._expired))
+        slots, labels = self._slots.close(marks.watermark), self._close_labels(marks.label_watermark)
+        return Sealed(marks.watermark, marks.label_watermark, slots, labels)
+
+    def refusal(self, model: str, label: float) -> str | None:
+        """Why no version of the model could judge this label, else None."""
+        reasons = [book.refusal(label) for (name, _), book in self.books.items() if name == model and book.task]
+        return reasons[0] if reasons and all(reasons) else None
+
+    def drop(self, reason: str, rows: int) -> None:
+        if rows:
+            self.marks.dropped[reason] = self.marks.dropped.get(reason, 0) + rows
+
+    def save(self, journal: Journal) -> None:
+        """Write what changed since the last `save`."""
+        journal.put("marks", {(): msgspec.msgpack.encode(self.marks)})
+        journal.put("book", {name: msgspec.msgpack.encode(self.books[name]) for name in self._changed})
+        self._changed.clear()
+        self._slots.save(journal)
+        self._label_slots.save(journal)
+
+    def load(self, journal: Journal) -> None:
+        """Go on from what was last committed."""
+        if marks := journal.one("marks"):
+            self.marks = msgspec.msgpack.decode(marks, type=Marks)
+        for (model, version), data in journal.all("book").items():
+            self.books[str(model), str(version)] = msgspec.msgpack.decode(data, type=Book)
+        self._slots.load(journal)
+        self._label_slots.load(journal)
+
+    @property
+    def _horizon_s(self) -> float:
+        return max(self._settings.label_horizon_s, self._settings.lateness_s)
+
+    @property
+    def _expired(self) -> int:
+        """Predictions before this slot are forgotten: they were kept for two horizons."""
+        return _or_less(self.marks.label_watermark) - math.ceil(self._horizon_s / self._settings.slot_s)
+
+    def _slot(self, time: float) -> int:
+        return math.floor(time / self._settings.slot_s)
+
+    def _mark(self, clock: float, patience_s: float) -> int:
+        """Slots before this one ended at least `patience_s` before the clock."""
+        return math.floor((clock - patience_s) / self._settings.slot_s)
+
+    def _latest(self, now: float) -> float:
+        """The latest event time that is believed."""
+        if self._settings.event_time == "arrival":
+            return math.inf
+        return now + max(self._settings.lateness_s, MIN_FUTURE_S)
+
+    def _times(self, records: Sequence[Record], now: float) -> Times:
+        """Slot and lateness of every request, from the clock as it stood before its record; moves the clock."""
+        given = self._settings.event_time == "request"
+        time = np.array([t for record in records for t in (record.event_times if given else record.arrival_times)])
+        requests = [len(record.ids) for record in records]
+        misdated = ~((time <= self._latest(now)) & (time >= 0) & (time < 2.0**40))
+        known = np.where(misdated, -math.inf, time)
+        peaks = np.maximum.reduceat(known, np.cumsum([0, *requests[:-1]]))
+        clock = -math.inf if self.marks.clock is None else self.marks.clock
+        clocks = np.maximum.accumulate(np.concatenate([[clock], peaks]))
+        marks = np.floor((clocks[:-1] - self._settings.lateness_s) / self._settings.slot_s)
+        marks = np.maximum(marks, -math.inf if self.marks.watermark is None else self.marks.watermark)
+        if clocks[-1] > -math.inf:
+            self.marks.clock = float(clocks[-1])
+        slot = np.floor(np.where(misdated, 0.0, time) / self._settings.slot_s)
+        return Times(known, slot.astype(np.int64), slot < np.repeat(marks, requests), misdated)
+
+    def _ingest(self, name: Name, version: Version, records: list[Record], times: Times, now: float) -> None:
+        """Count records of one version whose tensors can be joined."""
+        book = self._book(name, version)
+        counts = np.array([n for record in records for n in record.counts])
+        failed = np.array([status != 200 for record in records for status in record.statuses])
+        late = times.late & ~failed & ~times.misdated
+        book.rows += int(counts.sum())
+        book.failed += int(counts[failed].sum())
+        book.misdated += int(counts[times.misdated].sum())
+        book.late += int(counts[late].sum())
+        book.last_time = max(book.last_time, float(times.time.max()))
+        book.seen = max(book.seen, now)
+        whole = ~failed & ~times.misdated
+        columns = self._columns(records, version, int(counts.sum())) if whole.any() else {}
+        slots = np.repeat(times.slot, counts)
+        if version.profile is not None and columns:
+            self._count(name, version.profile, columns, slots, np.repeat(whole & ~late, counts))
+        if book.task is not None and PREDICTION in columns:
+            self._wait(name, records, columns[PREDICTION], times, counts, whole, late)
+
+    def _columns(self, records: list[Record], version: Version, rows: int) -> dict[str, Array]:
+        """Features by name. Tensors that do not fit the manifest are dropped with their record, not with the batch."""
+        try:
+            columns = extract_all(records, version.manifest)
+        except (ValueError, IndexError, TypeError):
+            self.drop("unreadable", rows)
+            return {}
+        return columns if all(len(column) == rows for column in columns.values()) else {}
+
+    def _count(self, name: Name, profile: Profile, columns: dict[str, Array], slots: Array, use: Array) -> None:
+        numbers, place = np.unique(slots[use], return_inverse=True)
+        whole = bool(use.all())
+        tables: dict[str, Array] = {}
+        for feature, values in columns.items():
+            law = profile.features.get(feature)
+            if law is not None:
+                cells = place * law.size + law.cells(values if whole else values[use])
+                tables[feature] = np.bincount(cells, minlength=len(numbers) * law.size).reshape(-1, law.size)
+        for i, rows in enumerate(np.bincount(place, minlength=len(numbers)).tolist()):
+            counts = Counts(rows, {feature: table[i].astype(np.int64) for feature, table in tables.items()})
+            self._slots.at((*name, int(numbers[i]))).add(counts)
+
+    def _wait(
+        self, name: Name, records: list[Record], values: Array, times: Times, counts: Array, whole: Array, late: Array
+    ) -> None:
+        """Let predictions wait for their labels."""
+        lanes = [name[1] if record.role == "shadow" else "" for record in records for _ in record.ids]
+        ids = [request for record in records for request in record.ids]
+        firsts = [first for record in records for first in record.first_rows]
+        rows: list[Prediction] = []
+        number = iter(np.asarray(values, np.float64).tolist())
+        arrays = (counts, times.slot, times.time, whole, late)
+        facts = zip(ids, firsts, lanes, *(array.tolist() for array in arrays), strict=True)
+        for id, first, lane, n, slot, time, good, past in facts:
+            for row in range(first, first + n):
+                value = next(number)
+                if good and slot >= self._expired and value == value:
+                    rows.append(Prediction(name[0], id, row, lane, name[1], slot, value, time, not past))
+        self._admit(name, rows)
+
+    def _admit(self, name: Name, rows: list[Prediction]) -> None:
+        admission = self._store.add_predictions(rows)
+        book = self.books[name]
+        book.expected += len(admission.admitted)
+        book.sampled_out += admission.sampled_out
+        book.reused += admission.reused
+        for slot, n in Counter(p.slot for p in admission.admitted if p.counted).items():
+            self._label_slots.at((*name, slot)).predictions += n
+        self._follow(admission.matches)
+
+    def _follow(self, matches: list[Match]) -> None:
+        """Bring books and open label slots up to date with changed truths."""
+        for name, group in groupby(sorted(matches, key=_name), _name):
+            changed = list(group)
+            self._changed.add(name)
+            for match, (labelled, loss) in zip(changed, self.books[name].follow(changed), strict=True):
+                slot = match.prediction.slot
+                if match.prediction.counted and slot >= _or_less(self.marks.label_watermark):
+                    counts = self._label_slots.at((*name, slot))
+                    counts.labelled += labelled
+                    counts.loss += loss
+
+    def _book(self, name: Name, version: Version) -> Book:
+        """The version's book; a new one where other content came under the same name."""
+        book = self.books.get(name)
+        if book is None or book.digest != version.manifest.digest:
+            self._slots.drop(*name)
+            self._label_slots.drop(*name)
+            book = self.books[name] = Book.of(version)
+        self._changed.add(name)
+        return book
+
+    def _close_labels(self, before: int) -> list[Closed[LabelCounts]]:
+        closed = self._label_slots.close(before)
+        for model, version, _, counts in closed:
+            book = self.books[model, version]
+            book.due += counts.predictions
+            book.due_labelled += counts.labelled
+            self._changed.add((model, version))
+        return closed
+
+    def _unknown(self, labels: Mapping[str, int]) -> None:
+        for model, n in labels.items():
+            self.marks.unknown[model] = self.marks.unknown.get(model, 0) + n
+
+
+def _name(match: Match) -> Name:
+    return match.prediction.model, match.prediction.version
+
+
+def _or_less(mark: int | None) -> int:
+    return -(2**62) if mark is None else mark
+
+
+def _grouped(records: Iterable[Record]) -> list[tuple[tuple[Name, Identity], list[int]]]:
+    """Indices of the records of one version whose tensors have the same names, datatypes and row shapes."""
+    groups: dict[Any, list[int]] = {}
+    for i, record in enumerate(records):
+        tensors = [
+            (name, column.datatype, column.shape[1:])
+            for columns in (record.inputs, record.outputs)
+            for name, column in columns.items()
+        ]
+        identity = (record.model, record.version, record.digest)
+        groups.setdefault((identity, bool(record.outputs), tuple(tensors)), []).append(i)
+    return [((identity[:2], identity), found) for (identity, _, _), found in groups.items()]

@@ -1,0 +1,206 @@
+"""The sidecar's HTTP: metrics and verdicts over TCP, labels over a unix socket; in a thread of its own.
+
+Nothing here touches the counts. A request becomes a question in a bounded queue; the thread that counts answers.
+"""
+
+import asyncio
+import math
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from monitors.exporter import Workers, text
+from monitors.labels import Label
+from monitors.report import Report
+from serving.config import NAME
+
+MAX_QUESTIONS = 1024  # waiting; more is 503
+MAX_BODY_BYTES = 64 * 2**20
+ANSWER_S = 8.0  # after which the thread that counts is taken to be stuck
+
+_CONTENT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A label that was not taken: its place in the request, and why."""
+
+    index: int
+    reason: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of the labels of one request; the numbers and `refused` add up to what was sent."""
+
+    joined: int
+    parked: int
+    unknown: int
+    refused: list[Refused]
+
+
+@dataclass
+class Labelling:
+    """Labels to be joined; `label.time` is NaN where none was sent."""
+
+    labels: list[tuple[int, Label]]
+    refused: list[Refused] = field(default_factory=list)
+    answer: "Future[Answer]" = field(default_factory=Future)
+
+
+@dataclass
+class Asking:
+    """For a report."""
+
+    answer: "Future[Report]" = field(default_factory=Future)
+
+
+Questions = queue.Queue[Labelling | Asking]
+
+
+class _Sent(msgspec.Struct):
+    model: str
+    id: str
+    label: bool | int | float
+    row: int = 0
+    time: datetime | int | float | None = None
+
+
+def parse(body: bytes) -> Labelling:
+    """Labels from a JSON array (or one object). Raises msgspec.DecodeError when the body is not JSON.
+
+    >>> parsed = parse(b'[{"model": "m", "id": "a", "label": true, "time": "2013-01-01T00:00:00Z"}, {"id": 1}]')
+    >>> parsed.labels
+    [(0, Label(model='m', id='a', row=0, label=1.0, time=1356998400.0))]
+    >>> parsed.refused
+    [Refused(index=1, reason='Object missing required field `model`')]
+    """
+    items = msgspec.json.decode(body, type=list[msgspec.Raw]) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
+    result = Labelling([])
+    for index, item in enumerate(items):
+        try:
+            result.labels.append((index, _label(_decoder.decode(item))))
+        except ValueError as error:
+            result.refused.append(Refused(index, str(error)))
+    return result
+
+
+_decoder = msgspec.json.Decoder(_Sent)
+
+
+def _label(sent: _Sent) -> Label:
+    """Raises ValueError with a sentence."""
+    if not NAME.fullmatch(sent.model):
+        raise ValueError(f"model must match {NAME.pattern}, got {sent.model[:80]!r}")
+    if not 0 < len(sent.id) <= 256:
+        raise ValueError(f"id must have 1 to 256 characters, got {len(sent.id)}")
+    if not 0 <= sent.row < 2**31:
+        raise ValueError(f"row must be between 0 and 2^31, got {sent.row}")
+    label = float(sent.label) if abs(sent.label) < 1e300 else math.inf
+    if not math.isfinite(label):
+        raise ValueError(f"label must be a finite number, got {sent.label}")
+    return Label(sent.model, sent.id, sent.row, label, _seconds(sent.time))
+
+
+def _seconds(time: datetime | float | None) -> float:
+    if time is None:
+        return math.nan
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise ValueError(f"time must be RFC 3339 with an offset, got {time.isoformat()!r}")
+        return time.timestamp()
+    if not 0 <= time < 2**40:
+        raise ValueError(f"time must be RFC 3339 or seconds since 1970, got {time!r}")
+    return float(time)
+
+
+class Listener:
+    """Listens until `close`. `alive` says whether the counting thread is; `port` is bound when `start` returns."""
+
+    def __init__(self, questions: Questions, alive: Callable[[], bool], workers: Workers) -> None:
+        self._questions, self._alive, self._workers = questions, alive, workers
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
+        self._runners: list[web.AppRunner] = []
+        self.port = 0
+
+    def start(self, host: str, port: int, socket: Path) -> None:
+        """Raises OSError when the address is taken."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(host, port, socket), self._loop).result()
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    async def _start(self, host: str, port: int, socket: Path) -> None:
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket.unlink(missing_ok=True)
+        gets = [web.get("/metrics", self.metrics), web.get("/verdicts", self.verdicts), web.get("/health", self.health)]
+        outside = await self._runner(gets)
+        site = web.TCPSite(outside, host, port, reuse_address=True)
+        await site.start()
+        self.port = outside.addresses[0][1]
+        inside = await self._runner([*gets, web.post("/labels", self.labels)])
+        await web.UnixSite(inside, str(socket)).start()
+
+    async def _runner(self, routes: list[web.RouteDef]) -> web.AppRunner:
+        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application.add_routes(routes)
+        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        self._runners.append(runner)
+        await runner.setup()
+        return runner
+
+    async def _close(self) -> None:
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def labels(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        try:
+            labelling = await asyncio.get_running_loop().run_in_executor(None, parse, body)
+        except msgspec.DecodeError as error:
+            return _error(400, f"labels must be a JSON array: {error}")
+        return await self._ask(labelling, _json)
+
+    async def verdicts(self, request: web.Request) -> web.Response:
+        return await self._ask(Asking(), lambda found: _json(found.document))
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return await self._ask(Asking(), self._metrics)
+
+    async def health(self, request: web.Request) -> web.Response:
+        alive = self._alive()
+        return _json({"state": "ok" if alive else "stale"}, 200 if alive else 503)
+
+    def _metrics(self, report: Report) -> web.Response:
+        return web.Response(body=text(report, self._workers), headers={"content-type": _CONTENT})
+
+    async def _ask(self, question: Any, respond: Callable[[Any], web.Response]) -> web.Response:
+        try:
+            self._questions.put_nowait(question)
+            answer = await asyncio.wait_for(asyncio.wrap_future(question.answer), ANSWER_S)
+        except queue.Full:
+            return _error(503, f"{MAX_QUESTIONS} requests wait already")
+        except TimeoutError:
+            return _error(503, f"the monitors did not answer within {ANSWER_S:g} s")
+        return respond(answer)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    headers = {"retry-after": "1"} if status == 503 else {}
+    body = msgspec.json.encode({"error": sentence})
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)

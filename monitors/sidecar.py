@@ -1,0 +1,174 @@
+"""The monitors' process: ``python -m monitors.sidecar CONFIG.json --node NAME``.
+
+One thread counts: it reads the rings, joins labels, judges and commits. A second one speaks HTTP. An error that
+leaves the counts in doubt (the disk, SQLite) ends the process, whose successor goes on from the last commit.
+"""
+
+import argparse
+import fcntl
+import logging
+import math
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monitors.labels import Label
+from monitors.listener import MAX_QUESTIONS, Answer, Asking, Labelling, Listener, Questions, Refused
+from monitors.station import Station
+from serving.config import Config, restore
+from serving.errors import Conflict, NotReady
+from serving.manifest import Manifest
+from serving.metrics import collect
+from serving.repository import Repository
+
+STUCK_S = 10.0  # without a successful look at the rings the monitors are stale
+LAST_READ_S = 5.0  # for what is left in the rings at the end
+LOCK_S = 5.0  # for a predecessor to end
+
+log = logging.getLogger("gaugeway.monitors")
+
+
+class Sidecar:
+    """The counting thread: `run` until `stop`."""
+
+    def __init__(self, station: Station, poll_s: float) -> None:
+        self._station, self._poll_s = station, poll_s
+        self.questions: Questions = queue.Queue(MAX_QUESTIONS)
+        self._stopping = False
+        self._looked_at = time.monotonic()
+        self._complaint = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the rings were read a moment ago."""
+        return time.monotonic() - self._looked_at < STUCK_S
+
+    def stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """Read, answer, commit; at the end once more, until the rings are empty."""
+        more = False
+        while not self._stopping:
+            questions = self._wait(0.0 if more else self._poll_s)
+            more = self._poll()
+            self._answer(questions)
+            self._station.commit()
+        until = time.monotonic() + LAST_READ_S
+        while self._poll() and time.monotonic() < until:
+            pass
+        self._answer(self._waiting())
+        self._station.close()
+
+    def _wait(self, timeout_s: float) -> list[Labelling | Asking]:
+        """What was asked, at the latest after `timeout_s`."""
+        try:
+            first = self.questions.get(timeout=timeout_s) if timeout_s else self.questions.get_nowait()
+        except queue.Empty:
+            return []
+        return [first, *self._waiting()]
+
+    def _waiting(self) -> list[Labelling | Asking]:
+        found: list[Labelling | Asking] = []
+        while not self.questions.empty():
+            found.append(self.questions.get_nowait())
+        return found
+
+    def _poll(self) -> bool:
+        try:
+            more = self._station.poll(time.time())
+        except NotReady as error:
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.warning("%s; the rings are read as soon as it can", error)
+            return False
+        self._looked_at, self._complaint = time.monotonic(), ""
+        return more
+
+    def _answer(self, questions: list[Labelling | Asking]) -> None:
+        """Labels first, then one commit for all of them, then the answers."""
+        taken = [question for question in questions if question.answer.set_running_or_notify_cancel()]
+        answers = [(question, self._label(question)) for question in taken if isinstance(question, Labelling)]
+        if answers:
+            self._station.commit(at_once=True)
+        for question, answer in answers:
+            question.answer.set_result(answer)
+        asking = [question.answer for question in taken if isinstance(question, Asking)]
+        if asking:
+            found = self._station.report(time.time(), stale=not self.alive)
+            for asked in asking:
+                asked.set_result(found)
+
+    def _label(self, question: Labelling) -> Answer:
+        now = time.time()
+        refused, labels = list(question.refused), list[Label]()
+        default_s = self._station.clock(now)
+        for index, label in question.labels:
+            if reason := self._station.ledger.refusal(label.model, label.label):
+                refused.append(Refused(index, reason))
+            else:
+                labels.append(label._replace(time=default_s) if math.isnan(label.time) else label)
+        arrival = self._station.label(labels, now)
+        return Answer(arrival.joined, arrival.parked, arrival.unknown, sorted(refused, key=lambda r: r.index))
+
+
+def run(
+    config: Config,
+    node: str,
+    manifest_of: Callable[[str, str], Manifest],
+    read: Callable[[Manifest, str], bytes],
+) -> None:
+    """Monitor this node until SIGTERM or SIGINT; then read what is left, commit and return."""
+    folder = config.run_dir
+    with _alone(folder / "monitors.lock"):
+        station = Station(config.monitors, node, folder / "rings", folder / "monitors.db", manifest_of, read)
+        sidecar = Sidecar(station, config.monitors.poll_s)
+        listener = Listener(sidecar.questions, lambda: sidecar.alive, lambda: collect(_pages(folder)))
+        listener.start(config.metrics.host, config.metrics.node_port, config.socket_dir / "monitors.sock")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, sidecar.stop)
+        (folder / "monitors.port").write_text(str(listener.port))
+        log.info("monitors of %s listen on %s:%d", node, config.metrics.host, listener.port)
+        try:
+            sidecar.run()
+        finally:
+            listener.close()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two processes on one journal would count twice: the second waits, then raises Conflict."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        until = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Conflict(f"another process holds {path}") from None
+                time.sleep(0.05)
+        yield
+
+
+def _pages(folder: Path) -> list[Path]:
+    return sorted((folder / "metrics").glob("*.page"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m monitors.sidecar", description="Monitor the rings of one node.")
+    parser.add_argument("config", type=Path, help="the configuration as JSON, as `serving.config.dump` writes it")
+    parser.add_argument("--node", default="local", help="name of this node among those of the cluster")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    config = restore(arguments.config.read_bytes())
+    repository = Repository.of(config)
+    run(config, arguments.node, repository.manifest, repository.read)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+import math
+import sqlite3
+from collections.abc import Sequence
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitors.book import Version
+from monitors.journal import Journal
+from monitors.labels import Label, LabelStore
+from monitors.ledger import Ledger, Sealed
+from monitors.slot import LOSS_UNIT
+from serving.config import Monitors
+from serving.record import Column, Record
+from tests.monitors.traffic import FEATURES, START, manifest, profile, record, stream
+
+SETTINGS = Monitors(event_time="request", slot_s=3600, block_s=86400, lateness_s=600, label_horizon_s=4 * 3600)
+NOW = START + 10**8
+X = np.zeros((1, FEATURES), np.float32)
+
+
+def ledger(settings: Monitors = SETTINGS, journal: Journal | None = None) -> Ledger:
+    sql = journal.sql if journal else sqlite3.connect(":memory:", isolation_level=None)
+    return Ledger(settings, LabelStore(sql, settings.label_budget_rows))
+
+
+def ingest(subject: Ledger, records: Sequence[Record]) -> None:
+    versions = {"1": Version(manifest("1"), profile()), "2": Version(manifest("2"), profile())}
+    known = {(r.model, r.version, r.digest): versions.get(r.version) for r in records}
+    subject.ingest(records, known, NOW)
+
+
+def plain(sealed: Sealed) -> list[tuple[object, ...]]:
+    return [(*c[:3], c.counts.encode()) for c in [*sealed.slots, *sealed.labels]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.integers(1, 299), max_size=40), st.integers(0, 5))
+def test_how_many_records_are_read_at_once_does_not_change_a_count(cuts: set[int], seed: int) -> None:
+    records, _ = stream(300, seed=seed, spacing_s=400)
+    rng = np.random.default_rng(seed)  # out of order by up to half an hour, so that some are late
+    order = np.argsort(np.arange(300) * 400 + rng.uniform(0, 5400, 300))
+    records = [records[i] for i in order]
+    once, often = ledger(), ledger()
+    ingest(once, records)
+    whole = plain(once.seal())
+    parts = []
+    for start, end in pairwise([0, *sorted(cuts), 300]):
+        ingest(often, records[start:end])
+        parts += plain(often.seal())
+    assert sorted(whole) == sorted(parts)  # type: ignore[type-var]
+    assert once.books == often.books
+    assert sum(book.late for book in once.books.values()) > 0
+
+
+def test_a_row_for_a_sealed_slot_is_counted_as_late_and_is_no_evidence() -> None:
+    subject = ledger()
+    ingest(subject, [record(["a"], X, [START]), record(["b"], X, [START + 4200])])
+    assert [slot.counts.rows for slot in subject.seal().slots] == [1]
+    ingest(subject, [record(["c"], X, [START + 3599])])
+    ingest(subject, [record(["d"], X, [START + 10 * 3600])])
+    assert sum(slot.counts.rows for slot in subject.seal().slots) == 1
+    assert (subject.books["m", "1"].rows, subject.books["m", "1"].late) == (4, 1)
+
+
+def test_labels_after_the_seal_enter_the_mean_and_never_the_evidence() -> None:
+    subject = ledger()
+    ingest(subject, [record(["a", "b"], np.zeros((2, FEATURES), np.float32), [START, START])])
+    subject.label([Label("m", "a", 0, 1.0, START + 60)], NOW)
+    ingest(subject, [record(["z"], X, [START + 6 * 3600])])
+    sealed = subject.seal().labels
+    assert [(c.counts.predictions, c.counts.labelled, c.counts.mean) for c in sealed] == [(2, 1, 0.25)]
+    subject.label([Label("m", "b", 0, 1.0, START + 120)], NOW)
+    book = subject.books["m", "1"]
+    assert (book.joined, book.expected, book.due, book.due_labelled, book.mean_loss) == (2, 3, 2, 1, 0.25)
+    ingest(subject, [record(["y"], X, [START + 9 * 3600])])
+    assert [c for c in subject.seal().labels if c.counts.labelled] == []
+
+
+def test_mean_loss_is_the_brier_score_whatever_came_twice_or_was_corrected() -> None:
+    subject, (records, labels) = ledger(), stream(200)
+    ingest(subject, records)
+    wrong = [label._replace(label=1 - label.label, time=label.time - 1) for label in labels[::3]]
+    for batch in (labels[50:], wrong, labels, labels[:50]):
+        subject.label(batch, NOW)
+    p = {
+        (r.ids[0], row): float(value) for r in records for row, value in enumerate(r.outputs["p"].array()[:, 1].tolist())
+    }
+    loss = [(p[label.id, label.row] - label.label) ** 2 for label in labels]
+    books = subject.books.values()
+    assert sum(book.joined for book in books) == len(labels)
+    total = sum(book.loss for book in books) * LOSS_UNIT
+    assert math.isclose(total, sum(loss), abs_tol=len(loss) * LOSS_UNIT)
+    assert subject.marks.conflicting == len(wrong)
+
+
+def test_what_was_saved_goes_on_to_the_same_counts() -> None:
+    records, labels = stream(300, spacing_s=300)
+    journal = Journal(None, "test")
+    straight, broken = ledger(), ledger(journal=journal)
+    seals: tuple[list[tuple[object, ...]], list[tuple[object, ...]]] = ([], [])
+    for k in range(0, 300, 20):
+        for subject, seal in zip((straight, broken), seals, strict=True):
+            ingest(subject, records[k : k + 20])
+            subject.label([label for label in labels if label.id == f"r{k // 2}"], NOW)
+            seal += plain(subject.seal())
+        journal.begin()
+        broken.save(journal)
+        broken = ledger(journal=journal)
+        broken.load(journal)
+    assert seals[0] == seals[1]
+    assert straight.books == broken.books
+    assert straight.marks == broken.marks
+
+
+@pytest.mark.parametrize("time", [math.nan, -1.0, math.inf, NOW + 86400])
+def test_an_event_time_that_is_none_does_not_move_the_clock(time: float) -> None:
+    subject = ledger()
+    ingest(subject, [record(["a"], X, [START]), record(["b"], X, [time], arrivals=[START])])
+    assert subject.marks.clock == START
+    assert subject.books["m", "1"].misdated == 1
+
+
+def test_unknown_versions_failed_requests_and_tensors_that_do_not_fit_are_counted_and_kill_nothing() -> None:
+    subject = ledger()
+    odd = msgspec.structs.replace(record(["odd"], X, [START]), outputs={"q": Column.of("FP32", X)})
+    narrow = record(["narrow"], X, [START])
+    narrow = msgspec.structs.replace(narrow, inputs={"x": Column.of("FP32", X[:, :1])})
+    failed = record(["f", "g"], np.zeros((2, FEATURES), np.float32), [START, START], statuses=[500, 200])
+    ingest(subject, [record(["a"], X, [START], version="9"), odd, narrow, failed, record(["b"], X, [START])])
+    assert subject.marks.dropped == {"unknown_version": 1, "unreadable": 1}
+    assert subject.books["m", "1"].failed == 1
+    ingest(subject, [record(["z"], X, [START + 7200])])
+    assert [c.counts.cells["_prediction"].sum() for c in subject.seal().slots] == [2]
+
+
+def test_a_shadow_is_counted_for_its_version_and_gets_the_same_label() -> None:
+    subject = ledger()
+    ingest(subject, [record(["a"], X, [START]), record(["a"], X, [START], version="2", role="shadow")])
+    assert subject.label([Label("m", "a", 0, 1.0, START)], NOW).joined == 1
+    assert [book.joined for book in subject.books.values()] == [1, 1]
+
+
+def test_a_label_that_cannot_be_judged_is_refused_with_a_reason() -> None:
+    subject = ledger()
+    ingest(subject, [record(["a"], X, [START])])
+    assert subject.refusal("m", 0.0) is None
+    assert subject.refusal("m", 2.0) == "label of a classification must be 0 or 1, got 2"
+    assert subject.refusal("nobody", 2.0) is None
+
+
+def test_other_content_under_a_version_starts_its_book_anew() -> None:
+    subject = ledger()
+    ingest(subject, [record(["a"], X, [START])])
+    other = msgspec.structs.replace(manifest("1"), files={"model.onnx": "other"})
+    found = record(["b"], X, [START], of=other)
+    subject.ingest([found], {("m", "1", other.digest): Version(other, profile())}, NOW)
+    assert subject.books["m", "1"].rows == 1
+    ingest(subject, [record(["z"], X, [START + 7200], version="2")])
+    assert [slot.counts.rows for slot in subject.seal().slots] == [1]
+
+
+def test_with_arrival_time_the_wall_clock_seals_only_when_asked() -> None:
+    subject = ledger(Monitors(slot_s=60, lateness_s=60))
+    ingest(subject, [record(["a"], X, [0.0], arrivals=[START])])
+    assert subject.seal().slots == []
+    assert len(subject.seal(START + 120).slots) == 1
