@@ -1,0 +1,293 @@
+"""Versions are immutable and whole, whatever happens while they are made; the desired state changes one step a time."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from serving import config
+from serving.errors import ArtifactCorrupt, BadRequest, Conflict, NotFound, Unavailable, UnknownModel, UnknownVersion
+from serving.manifest import Feature, Manifest, Prediction
+from serving.protocol import Signature, TensorSpec
+from serving.repository import Repository
+
+SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 1)),))
+
+
+def _open(folder: Path) -> Repository:
+    return Repository(f"sqlite:///{folder}/registry.db", (folder / "artifacts").as_uri())
+
+
+def _version(version: str = "1", content: bytes = b"model", model: str = "fraud", **more: object) -> Manifest:
+    files = {"model.onnx": sha256(content).hexdigest()}
+    return Manifest(model=model, version=version, files=files, signature=SIGNATURE, rows_independent=True, **more)  # type: ignore[arg-type]
+
+
+def _publish(repository: Repository, *versions: str, model: str = "fraud") -> None:
+    for version in versions:
+        content = f"{model} {version}".encode()
+        repository.publish(_version(version, content, model), {"model.onnx": content})
+
+
+def _blob(folder: Path, content: bytes) -> Path:
+    return next((folder / "artifacts").rglob(sha256(content).hexdigest()))
+
+
+def test_what_is_published_is_read_back(tmp_path: Path) -> None:
+    made = _version(task="regression", prediction=Prediction("y"), features=(Feature("a", "x"),), lineage={"by": "me"})
+    assert _open(tmp_path).publish(made, {"model.onnx": b"model"})
+    repository = _open(tmp_path)
+    assert repository.manifest("fraud", "1") == made
+    assert repository.read(made, "model.onnx") == b"model"
+    assert repository.published_at("fraud", "1") > 1.6e9
+
+
+def test_the_same_content_again_is_no_news(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    assert repository.publish(_version(), {"model.onnx": b"model"})
+    assert not repository.publish(_version(lineage={"source": "elsewhere"}), {"model.onnx": b"model"})
+    assert repository.manifest("fraud", "1").lineage == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [(_version(content=b"other"), "files"), (_version(task="regression"), "task")],
+)
+def test_other_content_under_a_version_is_a_conflict(tmp_path: Path, other: Manifest, what: str) -> None:
+    repository = _open(tmp_path)
+    repository.publish(_version(), {"model.onnx": b"model"})
+    content = b"other" if what == "files" else b"model"
+    with pytest.raises(Conflict, match=f"version '1' of 'fraud' exists with other {what}"):
+        repository.publish(other, {"model.onnx": content})
+    assert repository.manifests() == [_version()]
+    assert len(list((tmp_path / "artifacts" / "sha256").rglob("?" * 64))) == 1  # nothing was stored for it
+
+
+def test_names_and_digests_are_checked(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    for model, version in (("../up", "1"), ("Upper", "1"), ("a" * 64, "1"), ("fraud", ""), ("fraud", "a/b")):
+        with pytest.raises(BadRequest, match="must match"):
+            repository.publish(_version(version, model=model), {"model.onnx": b"model"})
+    with pytest.raises(BadRequest, match="declares files"):
+        repository.publish(_version(), {"model.onnx": b"swapped"})
+    assert repository.manifests() == []
+
+
+def test_the_order_of_publication(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "2", "10", "1")
+    _publish(repository, "7", model="other")
+    assert [m.version for m in repository.manifests("fraud")] == ["2", "10", "1"]
+    assert [m.model for m in repository.manifests()] == ["fraud"] * 3 + ["other"]
+    assert repository.newest("fraud") == "1"
+
+
+def test_what_is_unknown_is_named_with_what_there_is(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "3", "5")
+    with pytest.raises(UnknownVersion, match="model 'fraud' has no version '7'; it has '3', '5'"):
+        repository.manifest("fraud", "7")
+    with pytest.raises(UnknownModel, match="unknown model 'froud'; there are 'fraud'"):
+        repository.manifests("froud")
+    with pytest.raises(UnknownVersion):
+        repository.published_at("fraud", "7")
+    with pytest.raises(NotFound, match=r"has no file 'reference.json'; it has 'model.onnx'"):
+        repository.read(repository.manifest("fraud", "3"), "reference.json")
+
+
+@pytest.mark.parametrize("damage", [b"mOdel", b"mode", b"", None], ids=["flipped", "truncated", "empty", "missing"])
+def test_damaged_artifacts_are_refused_and_healed_by_publishing_again(tmp_path: Path, damage: bytes | None) -> None:
+    repository = _open(tmp_path)
+    repository.publish(_version(), {"model.onnx": b"model"})
+    blob = _blob(tmp_path, b"model")
+    blob.unlink() if damage is None else blob.write_bytes(damage)
+    with pytest.raises(ArtifactCorrupt, match="is missing" if damage is None else "got digest .* expected"):
+        repository.read(_version(), "model.onnx")
+    assert not repository.publish(_version(), {"model.onnx": b"model"})
+    assert repository.read(_version(), "model.onnx") == b"model"
+
+
+_KILLED = """
+import json, os, signal, sys
+from tests.test_repository import _open, _version
+from pathlib import Path
+
+STEPS = {"write", "fsync", "replace", "mkdir", "open", "execute", "commit", "close", "unlink", "flock"}
+
+def attempt(folder, step):
+    left = step
+    def watch(frame, event, what):
+        nonlocal left
+        if event == "c_call" and what.__name__ in STEPS:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.setprofile(watch)
+    _open(folder).publish(_version(), {"model.onnx": b"model"})
+    sys.setprofile(None)
+
+root, step, left = Path(sys.argv[1]), 0, []
+while True:
+    step += 1
+    folder = root / str(step)
+    folder.mkdir()
+    if (child := os.fork()) == 0:
+        attempt(folder, step)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+print(step)
+"""
+
+
+def test_killed_at_any_step_a_version_is_absent_or_complete(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
+    )
+    steps, seen = int(done.stdout), set()
+    assert steps > 20
+    for step in range(1, steps + 1):
+        repository = _open(tmp_path / str(step))
+        there = repository.manifests() == [_version()]
+        assert there or repository.manifests() == []
+        if there:
+            assert repository.read(_version(), "model.onnx") == b"model"
+        seen.add(there)
+        assert repository.publish(_version(), {"model.onnx": b"model"}) is not there  # and it can be done again
+        assert repository.read(_version(), "model.onnx") == b"model"
+    assert seen == {True, False}
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal; from pathlib import Path; from tests.test_repository import _open, _version\n"
+        f"r = _open(Path({str(tmp_path)!r})); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); big = bytes(200_000)\n"
+        "r.publish(_version(content=big), {'model.onnx': big})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert "serving.errors.Unavailable: artifacts at file://" in done.stderr and "File too large" in done.stderr
+    assert _open(tmp_path).manifests() == []
+    assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
+
+
+def test_many_open_and_publish_at_once(tmp_path: Path) -> None:
+    def publish(number: int) -> bool:
+        return _open(tmp_path).publish(_version(str(number // 2)), {"model.onnx": b"model"})
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(publish, range(16))) == 8
+    assert len(_open(tmp_path).manifests()) == 8
+
+
+def test_a_registry_of_a_newer_gaugeway_is_left_alone(tmp_path: Path) -> None:
+    _open(tmp_path)
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(Unavailable, match="has schema '9999'"):
+        _open(tmp_path)
+
+
+def test_what_cannot_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_bytes(b"not a database, but long enough to be read as one" * 100)
+    with pytest.raises(Unavailable, match=r"registry sqlite:///.*not a database"):
+        _open(tmp_path)
+    with pytest.raises(Unavailable, match=r"registry sqlite:////proc/nowhere"):
+        _open(Path("/proc/nowhere"))
+
+
+def test_artifacts_elsewhere(tmp_path: Path) -> None:
+    repository = Repository(f"sqlite:///{tmp_path}/r.db", "memory://elsewhere")
+    _publish(repository, "1")
+    assert repository.read(repository.manifest("fraud", "1"), "model.onnx") == b"fraud 1"
+
+
+def test_the_desired_state_changes_with_a_generation_and_a_reason(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "1", "2")
+    assert (repository.desired().generation, repository.desired().models) == (0, {})
+    first = config.Model(sticky="header:x-user", weights={"1": 1.0})
+    assert repository.set_model("fraud", first, by="ada", why="start") == 1
+    assert repository.set_weights("fraud", {"1": 0.25, "2": 0.75}, by="bob", why="better") == 2
+    assert repository.set_weights("fraud", {"1": 0.25, "2": 0.75}, by="bob", why="again") == 2
+    second = config.Model(sticky="header:x-user", weights={"1": 0.25, "2": 0.75})
+    assert _open(tmp_path).desired().models == {"fraud": second}
+    changes = repository.changes()
+    assert [(c.generation, c.by, c.why, c.model) for c in changes] == [
+        (1, "ada", "start", "fraud"),
+        (2, "bob", "better", "fraud"),
+    ]
+    assert [(c.before, c.after) for c in changes] == [(None, first), (first, second)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ({"1": 0.5, "2": 0.4}, "must add up to 1, got 0.9"),
+        ({}, "must add up to 1, got 0"),
+        ({"1": 1.5, "2": -0.5}, "must lie in 0..1, got 1.5"),
+        ({"1": float("nan")}, "must lie in 0..1, got nan"),
+        ({"1": 0.5, "3": 0.5}, "model 'fraud' has no version '3'; it has '1', '2'"),
+    ],
+)
+def test_wrong_weights_change_nothing(tmp_path: Path, weights: dict[str, float], sentence: str) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "1", "2")
+    with pytest.raises((BadRequest, UnknownVersion), match=sentence):
+        repository.set_weights("fraud", weights, by="me", why="")
+    assert repository.desired().generation == 0 and repository.changes() == []
+
+
+def test_import_takes_what_sql_does_not_have(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "1", "2")
+    _publish(repository, "1", model="other")
+    decided = config.Model(weights={"2": 1.0})
+    repository.set_model("fraud", decided, by="me", why="")
+    models = {"fraud": config.Model(weights={"1": 1.0}), "other": config.Model(sticky="cookie:id")}
+    assert repository.import_models(models) == ["other"]
+    assert repository.import_models(models) == []
+    assert repository.desired().models == {"fraud": decided, "other": models["other"]}
+    assert repository.desired().generation == 2
+
+
+def test_import_is_all_or_nothing(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "1")
+    good = config.Model(weights={"1": 1.0})
+    with pytest.raises(UnknownModel, match="unknown model 'missing'; there are 'fraud'"):
+        repository.import_models({"fraud": good, "missing": good})
+    with pytest.raises(UnknownVersion):
+        repository.import_models({"fraud": config.Model(shadows=(config.Shadow(version="9"),))})
+    assert repository.desired().models == {}
+
+
+def test_weights_set_from_many_sides_are_serialised(tmp_path: Path) -> None:
+    repository = _open(tmp_path)
+    _publish(repository, "1", "2")
+
+    def shift(number: int) -> int:
+        share = number / 100
+        return _open(tmp_path).set_weights("fraud", {"1": share, "2": 1 - share}, by=str(number), why="")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(shift, range(1, 25))) == list(range(1, 25))
+    changes = repository.changes()
+    assert [c.before for c in changes[1:]] == [c.after for c in changes[:-1]]
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    _open(tmp_path)
+    before = sorted(os.listdir("/proc/self/fd"))
+    repository = _open(tmp_path)
+    _publish(repository, "1")
+    repository.read(repository.manifest("fraud", "1"), "model.onnx")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert json.loads(repository.manifest("fraud", "1").encode())["model"] == "fraud"
