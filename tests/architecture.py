@@ -1,0 +1,110 @@
+"""Layers and doors of the two packages, as tables; a new file or library is added here by whoever adds it.
+
+A file imports only from layers above its own in `LAYERS`. A folder of `FOLDERS` is one unit there; within it files
+may import each other, without a cycle. Imports stand at the top of a file, but for `LAZY`.
+"""
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("serving", "monitors", "serving.errors"),
+    ("serving.protocol", "serving.config"),
+    # pure: no socket, no clock
+    ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.record", "serving.traffic"),
+    ("serving.routing",),
+    ("serving.planning",),
+    # what a version is, where it is kept, how its bytes run
+    ("serving.artifacts", "serving.migrations", "serving.runtime", "serving.validation"),
+    ("serving.database", "serving.probe"),
+    ("serving.repository",),
+    # evidence: reference -> counts -> verdicts
+    ("monitors.alarm", "monitors.block", "monitors.journal", "monitors.labels", "monitors.loss", "monitors.source"),
+    ("monitors.reference",),
+    ("monitors.drift", "monitors.features", "monitors.slot"),
+    ("monitors.book", "monitors.open_slots", "monitors.risk"),
+    ("monitors.ledger", "monitors.monitor"),
+    ("monitors.aggregator", "monitors.catalogue"),
+    ("monitors.report",),
+    ("monitors.exporter", "monitors.station"),
+    ("monitors.listener",),
+    ("monitors.sidecar",),
+    ("serving.publishing",),
+    # how bytes reach a replica
+    ("serving.channel", "serving.discovery", "serving.labelling"),
+    ("serving.batching", "serving.engine", "serving.http", "serving.children"),
+    ("serving.recorder",),
+    ("serving.dataplane",),
+    ("serving.inference",),
+    ("serving.gateway", "serving.admin"),
+    # processes and what starts them
+    ("serving.replica", "serving.worker", "serving.node"),
+    ("serving.controller",),
+    ("serving.client", "serving.up"),
+    # the demo and the command line
+    ("serving.flights", "serving.replay", "serving.verdicts"),
+    ("serving.demo_table", "serving.training"),
+    ("serving.demo_summary",),
+    ("serving.demo",),
+    ("serving.cli",),
+)
+
+FOLDERS = ("serving.codec", "serving.migrations", "monitors.drift")
+
+# What the sidecar's package may know of the serving side.
+MONITORS_MAY_IMPORT = ("serving.errors", "serving.config", "serving.protocol", "serving.manifest", "serving.record")
+
+# Beyond that, a file and what it needs.
+MONITORS_ALSO_IMPORT: tuple[tuple[str, str], ...] = (
+    ("monitors.sidecar", "serving.repository"),
+    ("monitors.sidecar", "serving.metrics"),
+)
+
+# Where a library may be imported; None: anywhere.
+DOORS: dict[str, tuple[str, ...] | None] = {
+    "msgspec": None,
+    "numpy": None,
+    "aiohttp": (
+        "monitors.listener",
+        "serving.admin",
+        "serving.demo",
+        "serving.labelling",
+        "serving.replay",
+        "serving.verdicts",
+    ),
+    "alembic": ("serving.database", "serving.migrations"),
+    "fsspec": ("serving.artifacts",),
+    "google": ("serving.probe",),  # protobuf, beside onnx
+    "lightgbm": ("serving.training",),
+    "onnx": ("serving.probe",),
+    "onnxmltools": ("serving.training",),
+    "onnxruntime": ("serving.runtime",),
+    "orjson": ("serving.codec",),
+    "platformdirs": ("serving.config", "serving.demo"),
+    "prometheus_client": ("monitors.exporter", "serving.metrics"),
+    "pyarrow": ("serving.demo", "serving.flights", "serving.publishing", "serving.training"),
+    "ray": ("serving.controller", "serving.node", "serving.replica", "serving.up"),
+    "rich": ("serving.cli", "serving.demo", "serving.demo_table"),
+    "scipy": ("monitors.loss", "serving.training"),
+    "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
+    "typer": ("serving.cli",),
+    "uvicorn": ("serving.worker",),
+    "uvloop": ("serving.replica", "serving.worker"),
+}
+
+# Imports inside a function, with the reason.
+LAZY: dict[tuple[str, str], str] = {
+    ("serving.cli", "serving.up"): "Ray takes a second to import; the other commands do without",
+    ("serving.cli", "serving.demo"): "needs the extra `demo`",
+    ("serving.cli", "serving.publishing"): "SQL and arrow, for this command alone",
+    ("serving.cli", "serving.repository"): "SQL, for two commands alone",
+    ("serving.demo", "serving.training"): "LightGBM and its converter, only when nothing is trained yet",
+    ("serving.client", "serving.repository"): "SQL, only when no gateway runs",
+}
+
+# `except Exception` and `except BaseException` without a bare `raise` at the end, with the reason.
+EDGES: dict[str, str] = {
+    "monitors.catalogue": "a profile that cannot be read leaves its version without a monitor, not the others",
+    "serving.admin": "one request fails, the control plane goes on",
+    "serving.controller": "the control loop must not end; serving goes on meanwhile",
+    "serving.engine": "whatever a model raises must not stop the replica",
+    "serving.gateway": "one request fails, the worker goes on",
+    "serving.worker": "whatever the control plane wrote, serving goes on with the last table",
+}
