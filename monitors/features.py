@@ -1,6 +1,7 @@
 """Declared features and the prediction of records: named columns of numbers or categories."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -38,8 +39,12 @@ def select(features: Sequence[Feature], tensors: Mapping[str, Column]) -> dict[s
 
 
 def column(array: Array, number: int | None) -> Array:
-    """Column `number` of an array [rows, …]; None: its only one."""
-    return array.reshape(len(array), -1)[:, 0 if number is None else number]
+    """Column `number` of an array [rows, …]; None: its only one.
+
+    >>> column(np.arange(6).reshape(3, 2), 1).tolist(), column(np.zeros((0, 1)), None).tolist()
+    ([1, 3, 5], [])
+    """
+    return array.reshape(len(array), prod(array.shape[1:]))[:, number or 0]
 
 
 def numbers(tensor: Column) -> Array:
@@ -51,13 +56,15 @@ def numbers(tensor: Column) -> Array:
 
 
 def _joined(batches: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
+    """The tensors that every batch has, in one shape but for its rows."""
     names = set.intersection(*(set(batch) for batch in batches)) if batches else set()
-    return {name: _join([batch[name] for batch in batches]) for name in names}
+    return {name: _join(same) for name in names if _alike(same := [batch[name] for batch in batches])}
+
+
+def _alike(tensors: Sequence[Column]) -> bool:
+    return len({(tensor.datatype, tensor.shape[1:]) for tensor in tensors}) == 1
 
 
 def _join(tensors: Sequence[Column]) -> Column:
-    first = tensors[0]
-    if len(tensors) == 1:
-        return first
     rows = sum(tensor.shape[0] for tensor in tensors)
-    return Column(first.datatype, (rows, *first.shape[1:]), b"".join(tensor.data for tensor in tensors))
+    return Column(tensors[0].datatype, (rows, *tensors[0].shape[1:]), b"".join(tensor.data for tensor in tensors))

@@ -116,7 +116,8 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def _bounds(self) -> Array:
         """Searched from the right: cell i holds bound[i-1] <= x < bound[i]. NaN sorts behind everything."""
         bounds = np.array([self.low, *self.edges, self.high, math.nan], self.dtype)
-        bounds[-2] = np.nextafter(bounds[-2], np.array(math.inf, self.dtype))  # the maximum itself is not above
+        with np.errstate(over="ignore", under="ignore"):
+            bounds[-2] = np.nextafter(bounds[-2], np.array(math.inf, self.dtype))  # the maximum itself is not above
         return bounds
 
     @cached_property

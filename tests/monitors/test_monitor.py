@@ -1,0 +1,196 @@
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from monitors.monitor import ALL, Monitor
+from monitors.reference import PREDICTION, Profile, build
+from monitors.slot import Counts, LabelCounts, count
+from serving.config import Monitors
+from serving.protocol import Array
+
+HOURLY = Monitors(slot_s=3600, block_s=3600, block_rows=100, label_horizon_s=3600)
+
+
+def profile(rows: int = 20_000, time: bool = False, features: int = 3) -> Profile:
+    rng = np.random.default_rng(1)
+    p = rng.random(rows).astype(np.float32)
+    return build(
+        {f"f{n}": rng.normal(size=rows).astype(np.float32) for n in range(features)},
+        {},
+        prediction=p,
+        labels=(rng.random(rows) < p).astype(float),
+        task="classification",
+        time=np.arange(rows) * 432.0 if time else None,
+    )
+
+
+PROFILE = profile()
+
+
+def live(rng: np.random.Generator, rows: int, shift: float = 0.0, features: int = 3) -> dict[str, Array]:
+    values: dict[str, Array] = {f"f{n}": rng.normal(shift * (n == 0), size=rows) for n in range(features)}
+    return values | {PREDICTION: rng.random(rows).astype(np.float32)}
+
+
+def fed(monitor: Monitor, shifts: Iterable[float], rows: int = 300, seed: int = 2, first: int = 0) -> Monitor:
+    rng = np.random.default_rng(seed)
+    for slot, shift in enumerate(shifts, first):
+        monitor.fold(slot, count(PROFILE, live(rng, rows, shift)))
+    return monitor
+
+
+def labels(mean: float, labelled: int = 200, predictions: int = 200) -> LabelCounts:
+    return LabelCounts(predictions, labelled, int(mean * labelled * 2**32))
+
+
+slots = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 300), st.floats(0, 1)), min_size=1, max_size=15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(slots=slots, seed=st.integers(0, 2**32), restart=st.integers(0, 15))
+def test_two_sidecars_and_a_restart_give_the_same_bits(
+    slots: list[tuple[int, int, float]], seed: int, restart: int
+) -> None:
+    """Each slot is (slots since the last, rows, share of the rows that the first sidecar saw)."""
+    rng, number = np.random.default_rng(seed), 0
+    one, two = Monitor(PROFILE, HOURLY, 2), Monitor(PROFILE, HOURLY, 2)
+    for place, (gap, rows, share) in enumerate(slots):
+        if place == restart:
+            restarted = Monitor(PROFILE, HOURLY, 2)
+            restarted.restore(two.encode())
+            two = restarted
+        number, values, cut = number + gap, live(rng, rows, shift=place % 3), int(rows * share)
+        one.fold(number, count(PROFILE, values))
+        merged = count(PROFILE, {name: column[cut:] for name, column in values.items()})
+        merged.add(count(PROFILE, {name: column[:cut] for name, column in values.items()}))
+        two.advance(number)
+        two.fold(number, merged)
+        losses = rng.random(rows)
+        for monitor, parts in ((one, [losses]), (two, [losses[cut:], losses[:cut]])):
+            total = LabelCounts(rows)
+            for part in parts:
+                total.label(part)
+            monitor.fold_labels(number, total)
+    assert one.encode() == two.encode()
+    assert (one.drift(), one.risk(), one.state) == (two.drift(), two.risk(), two.state)
+
+
+def test_a_shift_is_found_by_its_feature_and_by_all() -> None:
+    monitor = fed(Monitor(PROFILE, HOURLY, 2), [0.0] * 5 + [1.0] * 8)
+    verdicts = monitor.drift()
+    assert set(verdicts) == {"f0", "f1", "f2", PREDICTION, ALL}
+    assert [name for name, verdict in verdicts.items() if verdict.alarm] == ["f0", ALL]
+    assert verdicts["f0"].psi > 0.3 > 0.05 > abs(verdicts["f1"].psi)
+    assert verdicts["f0"].since is not None and 6 * 3600 < verdicts["f0"].since <= 9 * 3600
+    assert monitor.state == "alarm"
+
+
+def test_the_promise_holds_for_all_features_together() -> None:
+    """A = 20, four features: alarms of `_all` on 12 null streams of 60 blocks."""
+    short = Monitors(slot_s=3600, block_s=3600, false_alarms_days=1e-6)
+    found = 0
+    for seed in range(12):
+        monitor, rng, since = Monitor(PROFILE, short, 1), np.random.default_rng(seed), None
+        assert monitor.threshold == np.log(20)
+        for slot in range(60):
+            monitor.fold(slot, count(PROFILE, live(rng, 200)))
+            verdict = monitor.drift()[ALL]
+            found, since = found + (verdict.alarm and verdict.since != since), verdict.since
+    assert found <= stats.poisson.ppf(0.999, 12 * 60 / 20)
+
+
+def test_the_budget_is_shared_by_the_pagers() -> None:
+    monitor = Monitor(PROFILE, Monitors(false_alarms_days=90, block_s=3600), pagers=2)
+    assert monitor.run_blocks == 2 * 90 * 24
+    assert monitor.threshold == pytest.approx(np.log(4320))
+    assert monitor.promise().startswith(
+        "At most one false alarm in 90 days on average (each of 2 alarms at most one in 4320 blocks of 3600 s), "
+    )
+
+
+def test_the_promise_names_its_assumptions() -> None:
+    daily = Monitors(slot_s=3600, block_s=86400)
+    rows, independent, risk = Monitor(PROFILE, daily, 2).assumptions
+    assert "up to a total variation of 0.02 plus the reference's own error (at most 0.02" in rows
+    assert independent == "rows do not depend on one another (no design effect was measured)"
+    assert "no more than 0.1" in risk and "fair sample" in risk
+    clustered = Monitor(profile(time=True), HOURLY, 2).assumptions
+    assert "clusters within a block" in clustered[1] and "shorter than those it was measured on" in clustered[1]
+    assert "shorter" not in Monitor(profile(time=True), daily, 2).assumptions[1]
+
+
+def test_without_a_profile_there_is_nothing_to_judge() -> None:
+    monitor = Monitor(None, HOURLY, 2)
+    monitor.fold(1, Counts(500))
+    monitor.fold_labels(1, labels(0.5))
+    monitor.advance(99)
+    monitor.advance_labels(99)
+    assert monitor.state == "unfit"
+    assert monitor.drift()[ALL].note == "no feature can be judged"
+    assert monitor.risk().note == "there is no reference profile"
+    assert monitor.promise() == "No promise: there is nothing that can be judged."
+
+
+def test_nothing_came_yet() -> None:
+    monitor = Monitor(PROFILE, HOURLY, 2)
+    states = [monitor.state]
+    fed(monitor, [0.0])
+    states.append(monitor.state)  # the block is open
+    monitor.advance(1)
+    assert [*states, monitor.state] == ["no_data", "no_data", "ok"]
+
+
+def test_harm_is_an_alarm() -> None:
+    monitor = Monitor(PROFILE, HOURLY, 2)
+    for slot in range(40):
+        monitor.fold_labels(slot, labels(0.4))
+    risk = monitor.risk()
+    assert monitor.state == "alarm" and risk.alarm and risk.state == "alarm"
+    assert (risk.n, round(risk.mean, 6), risk.blocks) == (8_000, 0.4, 39)
+
+
+def test_blocks_of_too_few_labels_are_no_data() -> None:
+    monitor = Monitor(PROFILE, HOURLY, 2)
+    for slot in range(40):
+        monitor.fold_labels(slot, labels(1.0, labelled=99))
+    risk = monitor.risk()
+    assert (risk.state, risk.alarm, risk.log_e, risk.blocks) == ("no_data", False, 0.0, 0)
+    assert risk.coverage == 0.495 and risk.n == 40 * 99
+
+
+def test_why_risk_is_not_judged() -> None:
+    bare = build({"x": np.arange(2_000.0)}, {})
+    assert Monitor(bare, HOURLY, 2).risk().note == "risk is not judged: the version declares no task"
+
+
+def test_state_of_other_blocks_is_left_aside() -> None:
+    saved = fed(Monitor(PROFILE, HOURLY, 2), [2.0] * 5).encode()
+    bare = build({"x": np.arange(9.0)}, {})
+    for other in (Monitor(PROFILE, Monitors(slot_s=60, block_s=3600), 2), Monitor(bare, HOURLY, 2)):
+        fresh = other.encode()
+        other.restore(saved)
+        assert other.encode() == fresh
+
+
+def test_a_new_threshold_takes_the_evidence_along() -> None:
+    saved = fed(Monitor(PROFILE, HOURLY, 2), [0.15] * 6).encode()
+    monitor = Monitor(PROFILE, HOURLY, 20)
+    monitor.restore(saved)
+    assert monitor.encode() == saved
+    assert monitor.drift()[ALL].threshold == pytest.approx(np.log(43_200))
+
+
+def test_a_year_of_drift_stays_finite() -> None:
+    monitor = fed(Monitor(PROFILE, HOURLY, 2), [5.0] * 300, rows=1_000)
+    assert all(np.isfinite(verdict.log_e) for verdict in monitor.drift().values())
+    assert len(monitor.encode()) < 10_000
+
+
+def test_slots_come_in_order() -> None:
+    monitor = fed(Monitor(PROFILE, HOURLY, 2), [0.0] * 3)
+    with pytest.raises(ValueError, match="slot 2 comes after slot 2"):
+        monitor.fold(2, Counts())

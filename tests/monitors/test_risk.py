@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from monitors.loss import Risk
+from monitors.risk import RiskDetector, RiskWatch
+from monitors.slot import LOSS_UNIT, LabelCounts
+from serving.config import Monitors
+
+RISK = Risk(task="classification", mean=0.1, bound=0.11, n=5_000, blocks=0)
+THRESHOLD = float(np.log(1_000))
+
+
+def sealed(mean: float, labelled: int = 100, predictions: int = 100) -> LabelCounts:
+    return LabelCounts(predictions, labelled, round(mean * labelled / LOSS_UNIT))
+
+
+def delay(risk: float, block_rows: int, rng: np.random.Generator) -> float:
+    """Labels until a 0/1 loss of this mean is found, m = 0.12, A = 1000."""
+    detector = RiskDetector(0.12)
+    for block in range(1, 5_000):
+        if detector.update(rng.binomial(block_rows, risk) / block_rows) >= THRESHOLD:
+            return block * block_rows
+    return float("inf")
+
+
+@pytest.mark.parametrize(
+    ("risk", "block_rows", "labels"), [(0.15, 20, 1_900), (0.2, 20, 460), (0.15, 200, 9_400), (0.2, 200, 4_000)]
+)
+def test_median_delay(risk: float, block_rows: int, labels: float) -> None:
+    """Within a fifth, and a block."""
+    rng = np.random.default_rng(1)
+    median = np.median([delay(risk, block_rows, rng) for _ in range(41)])
+    assert abs(median - labels) <= 0.2 * labels + block_rows
+
+
+@pytest.mark.parametrize("block_rows", [1, 20, 200])
+def test_false_alarms_stay_below_the_promise(block_rows: int) -> None:
+    """Losses whose mean is m itself, at A = 20."""
+    losses = np.random.default_rng(2).binomial(block_rows, 0.12, 4_000) / block_rows
+    assert alarms(RiskDetector(0.12), losses) <= stats.poisson.ppf(0.999, 4_000 / 20)
+
+
+def test_a_reference_mean_taken_for_its_bound_breaks_the_promise() -> None:
+    losses = np.random.default_rng(2).binomial(200, 0.12, 4_000) / 200
+    assert alarms(RiskDetector(0.08), losses) > stats.poisson.ppf(0.999, 4_000 / 20)
+
+
+def alarms(detector: RiskDetector, losses: np.ndarray) -> int:
+    found = 0
+    for x in losses:
+        if detector.update(x) >= np.log(20):
+            detector.restart()
+            found += 1
+    return found
+
+
+def test_a_block_with_too_few_labels_is_no_data_and_changes_no_evidence() -> None:
+    watch = RiskWatch(RISK, Monitors(min_coverage=0.5, risk_tolerance=0.01))
+    for number in range(5):
+        watch.judge(sealed(0.2), 60.0 * number, THRESHOLD, 10)
+    before = watch.verdict(THRESHOLD, LabelCounts())
+    watch.judge(sealed(1.0, labelled=49), 300.0, THRESHOLD, 10)
+    after = watch.verdict(THRESHOLD, LabelCounts())
+    assert (before.state, after.state, after.coverage) == ("ok", "no_data", 0.49)
+    assert (after.log_e, after.blocks) == (before.log_e, 5)
+    watch.judge(sealed(0.2), 360.0, THRESHOLD, 10)
+    assert watch.verdict(THRESHOLD, LabelCounts()).state == "ok"
+
+
+def test_harm_raises_an_alarm_that_clears() -> None:
+    watch = RiskWatch(RISK, Monitors(risk_tolerance=0.01))
+    states = []
+    for number in range(60):
+        watch.judge(sealed(0.4 if number < 10 else 0.1), 60.0 * (number + 1), THRESHOLD, 10)
+        states.append(watch.verdict(THRESHOLD, LabelCounts()).state)
+    assert states[0] == "ok" and states[9] == "alarm" and states[-1] == "ok"
+
+
+def test_mean_and_number_are_of_all_labels() -> None:
+    watch = RiskWatch(RISK, Monitors())
+    verdict = watch.verdict(THRESHOLD, sealed(0.25, labelled=8))
+    assert (verdict.mean, verdict.n, verdict.state) == (0.25, 8, "no_data")
+    assert verdict.bound == pytest.approx(0.12)
+
+
+def test_a_bound_of_one_cannot_be_exceeded() -> None:
+    watch = RiskWatch(Risk(task="classification", mean=0.5, bound=0.995, n=9, blocks=0), Monitors())
+    watch.judge(sealed(1.0), 60.0, THRESHOLD, 10)
+    verdict = watch.verdict(THRESHOLD, LabelCounts())
+    assert (verdict.state, verdict.log_e) == ("unfit", 0.0)
+    assert "not below 1" in verdict.note
