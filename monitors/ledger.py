@@ -98,16 +98,15 @@ class Ledger:
                 self._ingest(name, version, batch, Times(*(column[requests] for column in times)), now)
 
     def label(self, labels: Sequence[Label], now: float) -> Arrival:
-        """Join or park labels; with event times they move the clock, as records do."""
-        times = [label.time for label in labels if label.time <= self._latest(now)]
-        clock = max([*times, now if self.marks.clock is None else self.marks.clock]) if labels else now
+        """Join or park labels. Their times do not move the clock: one wrong label would make every row late."""
+        clock = self.marks.clock
+        if clock is None:
+            clock = min([now, *(label.time for label in labels)])
         arrival = self._store.add_labels(labels, slot=self._slot(clock))
         self._follow(arrival.matches)
         self.marks.doubled += arrival.doubled
         self.marks.conflicting += arrival.conflicting
         self._unknown(arrival.turned_away)
-        if self._settings.event_time == "request" and times and self.marks.clock is not None:
-            self.marks.clock = max(self.marks.clock, *times)
         return arrival
 
     def seal(self, wall: float | None = None) -> Sealed:

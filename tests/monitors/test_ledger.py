@@ -34,8 +34,9 @@ def ingest(subject: Ledger, records: Sequence[Record]) -> None:
     subject.ingest(records, known, NOW)
 
 
-def plain(sealed: Sealed) -> list[tuple[object, ...]]:
-    return [(*c[:3], c.counts.encode()) for c in [*sealed.slots, *sealed.labels]]
+def plain(sealed: Sealed) -> list[tuple[str, str, int, bytes]]:
+    slots = [(*slot[:3], slot.counts.encode()) for slot in sealed.slots]
+    return slots + [(*slot[:3], slot.counts.encode()) for slot in sealed.labels]
 
 
 @settings(max_examples=30, deadline=None)
@@ -48,11 +49,11 @@ def test_how_many_records_are_read_at_once_does_not_change_a_count(cuts: set[int
     once, often = ledger(), ledger()
     ingest(once, records)
     whole = plain(once.seal())
-    parts = []
+    parts: list[tuple[str, str, int, bytes]] = []
     for start, end in pairwise([0, *sorted(cuts), 300]):
         ingest(often, records[start:end])
         parts += plain(often.seal())
-    assert sorted(whole) == sorted(parts)  # type: ignore[type-var]
+    assert sorted(whole) == sorted(parts)
     assert once.books == often.books
     assert sum(book.late for book in once.books.values()) > 0
 
@@ -87,9 +88,7 @@ def test_mean_loss_is_the_brier_score_whatever_came_twice_or_was_corrected() -> 
     wrong = [label._replace(label=1 - label.label, time=label.time - 1) for label in labels[::3]]
     for batch in (labels[50:], wrong, labels, labels[:50]):
         subject.label(batch, NOW)
-    p = {
-        (r.ids[0], row): float(value) for r in records for row, value in enumerate(r.outputs["p"].array()[:, 1].tolist())
-    }
+    p = {(r.ids[0], row): value for r in records for row, value in enumerate(r.outputs["p"].array()[:, 1].tolist())}
     loss = [(p[label.id, label.row] - label.label) ** 2 for label in labels]
     books = subject.books.values()
     assert sum(book.joined for book in books) == len(labels)
@@ -102,7 +101,7 @@ def test_what_was_saved_goes_on_to_the_same_counts() -> None:
     records, labels = stream(300, spacing_s=300)
     journal = Journal(None, "test")
     straight, broken = ledger(), ledger(journal=journal)
-    seals: tuple[list[tuple[object, ...]], list[tuple[object, ...]]] = ([], [])
+    seals: tuple[list[tuple[str, str, int, bytes]], ...] = ([], [])
     for k in range(0, 300, 20):
         for subject, seal in zip((straight, broken), seals, strict=True):
             ingest(subject, records[k : k + 20])

@@ -1,0 +1,129 @@
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from monitors.aggregator import Aggregator, Verdicts
+from monitors.book import Version
+from monitors.journal import Journal
+from monitors.labels import Label, LabelStore
+from monitors.ledger import Ledger, Sealed
+from serving.config import Monitors
+from serving.record import Record
+from tests.monitors.traffic import START, manifest, profile, stream
+
+SETTINGS = Monitors(
+    event_time="request", slot_s=3600, block_s=6 * 3600, block_rows=50, lateness_s=600, label_horizon_s=4 * 3600,
+    false_alarms_days=5,
+)  # fmt: skip
+NOW = START + 10**8
+VERSIONS = [Version(manifest(version), profile()) for version in ("1", "2")]
+
+
+def ledgers(n: int) -> list[Ledger]:
+    return [Ledger(SETTINGS, LabelStore(sqlite3.connect(":memory:", isolation_level=None), 10**6)) for _ in range(n)]
+
+
+def aggregator(nodes: Sequence[str]) -> Aggregator:
+    subject = Aggregator(SETTINGS, nodes)
+    for version in VERSIONS:
+        subject.know(version)
+    return subject
+
+
+def verdicts(subject: Aggregator) -> dict[str, Verdicts]:
+    return {version: subject.verdicts((model, version)) for model, version in subject.names}
+
+
+def run(nodes: int, records: list[Record], labels: list[Label], *, every: int) -> dict[str, Verdicts]:
+    """Records go to the nodes in turn, labels to the node of their prediction; each seals at its own pace."""
+    names = [f"node-{k}" for k in range(nodes)]
+    cores, judge = ledgers(nodes), aggregator(names)
+    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
+    place = {record.ids[0]: k % nodes for k, record in enumerate(records)}
+    due = sorted(labels, key=lambda label: label.time)
+    for start in range(0, len(records), every):
+        part = records[start : start + every]
+        clock = part[-1].event_times[0]
+        ready = [label for label in due if label.time <= clock]
+        due = due[len(ready) :]
+        for k, (node, core) in enumerate(zip(names, cores, strict=True)):
+            core.ingest([r for r in part if place[r.ids[0]] == k], known, NOW)
+            core.label([label for label in ready if place[label.id] == k], NOW)
+            judge.take(node, core.seal(), NOW)
+    for node, core in zip(names, cores, strict=True):
+        judge.take(node, core.seal(records[-1].event_times[0] + 86400), NOW)
+    return verdicts(judge)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.5])
+def test_two_nodes_give_the_verdicts_of_one_to_the_bit(shift: float) -> None:
+    records, labels = stream(4000, spacing_s=120, shift=shift)
+    one = run(1, records, labels, every=100)
+    assert msgspec.json.encode(run(2, records, labels, every=170)) == msgspec.json.encode(one)
+    assert msgspec.json.encode(run(3, records, labels, every=33)) == msgspec.json.encode(one)
+    state = "alarm" if shift else "ok"
+    assert {verdict.state for verdict in one.values()} == {state}
+    assert one["1"].risk.alarm == bool(shift)
+    assert one["1"].risk.n > 3000
+
+
+def test_a_slot_waits_until_every_node_has_sealed_it_and_is_taken_once() -> None:
+    records, _ = stream(600, spacing_s=120)
+    (core,), judge = ledgers(1), aggregator(["a", "b"])
+    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
+    core.ingest(records, known, NOW)
+    sealed = core.seal()
+    judge.take("a", sealed, NOW)
+    assert judge.verdicts(("m", "1")).drift["_all"].blocks == 0
+    judge.take("a", sealed, NOW)  # sent again
+    judge.take("b", Sealed(sealed.watermark, sealed.label_watermark), NOW)
+    assert judge.verdicts(("m", "1")).drift["_all"].blocks > 0
+    assert judge.verdicts(("m", "1")).judged_at == NOW
+    twice = aggregator(["a", "b"])
+    twice.take("a", sealed, NOW)
+    twice.take("b", Sealed(sealed.watermark, sealed.label_watermark), NOW)
+    assert msgspec.json.encode(verdicts(twice)) == msgspec.json.encode(verdicts(judge))
+
+
+def test_what_was_saved_goes_on_to_the_same_verdicts() -> None:
+    records, labels = stream(3000, spacing_s=120, shift=0.5)
+    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
+    (core,), straight, broken = ledgers(1), aggregator(["a"]), aggregator(["a"])
+    journal = Journal(None, "test")
+    for start in range(0, 3000, 50):
+        core.ingest(records[start : start + 50], known, NOW)
+        core.label([label for label in labels if label.id == f"r{start}"], NOW)
+        sealed = core.seal()
+        for judge in (straight, broken):
+            judge.take("a", sealed, NOW)
+        journal.begin()
+        broken.save(journal)
+        journal.commit()
+        broken = Aggregator(SETTINGS, ["a"])
+        broken.load(journal)
+        for version in VERSIONS:
+            broken.know(version)
+    assert msgspec.json.encode(verdicts(broken)) == msgspec.json.encode(verdicts(straight))
+    assert verdicts(straight)["1"].drift["_all"].blocks > 5
+
+
+def test_quality_is_read_from_the_cells() -> None:
+    records, _ = stream(200, spacing_s=120, shift=30.0)
+    (core,), judge = ledgers(1), aggregator(["a"])
+    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
+    core.ingest(records, known, NOW)
+    judge.take("a", core.seal(START + 10 * 86400), NOW)
+    quality = judge.verdicts(("m", "1")).quality["x0"]
+    assert (quality.missing, quality.unseen) == (0.0, None)
+    assert quality.out_of_range == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_version_without_a_profile_has_no_data_and_says_what_is_not_monitored() -> None:
+    judge = Aggregator(SETTINGS, ["a"])
+    judge.know(Version(manifest("1", monitored=False)))
+    found = judge.verdicts(("m", "1"))
+    assert found.state == "no_data"
+    assert "drift is not monitored: the version has no reference profile" in found.notes
+    assert "labels are not monitored: the version declares no task" in found.notes
