@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # the demo and the command line
     ("serving.flights", "serving.replay", "serving.verdicts"),
     ("serving.demo_table", "serving.training"),
-    ("serving.demo_summary",),
+    ("serving.demo_setup", "serving.demo_summary"),
     ("serving.demo",),
     ("serving.cli",),
 )
@@ -77,11 +77,11 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "onnxmltools": ("serving.training",),
     "onnxruntime": ("serving.runtime",),
     "orjson": ("serving.codec",),
-    "platformdirs": ("serving.config", "serving.demo"),
+    "platformdirs": ("serving.config", "serving.demo_setup"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
     "pyarrow": ("serving.demo", "serving.flights", "serving.publishing", "serving.training"),
     "ray": ("serving.controller", "serving.node", "serving.replica", "serving.up"),
-    "rich": ("serving.cli", "serving.demo", "serving.demo_table"),
+    "rich": ("serving.cli", "serving.demo", "serving.demo_setup", "serving.demo_table"),
     "scipy": ("monitors.loss", "serving.training"),
     "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
     "typer": ("serving.cli",),
@@ -95,7 +95,6 @@ LAZY: dict[tuple[str, str], str] = {
     ("serving.cli", "serving.demo"): "needs the extra `demo`",
     ("serving.cli", "serving.publishing"): "SQL and arrow, for this command alone",
     ("serving.cli", "serving.repository"): "SQL, for two commands alone",
-    ("serving.demo", "serving.training"): "LightGBM and its converter, only when nothing is trained yet",
     ("serving.client", "serving.repository"): "SQL, only when no gateway runs",
 }
 
