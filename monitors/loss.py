@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from serving.protocol import Array
 
@@ -94,7 +94,7 @@ def upper_bound_of_blocks(loss: Array, block: Array, alpha: float) -> float:
     means = np.bincount(rows, loss) / np.bincount(rows)
     if len(number) < 2:
         return 1.0
-    margin = stats.t.ppf(1 - alpha, len(number) - 1) * means.std(ddof=1) / math.sqrt(len(number))
+    margin = special.stdtrit(len(number) - 1, 1 - alpha) * means.std(ddof=1) / math.sqrt(len(number))
     return min(1.0, float(means.mean() + margin))
 
 

@@ -19,6 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.loss import Risk, reference_risk
+from monitors.sampling import (
+    ALPHA,
+    MAX_REFERENCE_ERROR,
+    MIN_BLOCKS,
+    blocks,
+    design_effect,
+    fewest_rows,
+    most_cells,
+    reference_error,
+)
 from serving.errors import ArtifactCorrupt, PublishRefused
 from serving.protocol import Array
 
@@ -27,10 +37,7 @@ Counts = NDArray[np.int64]
 
 PREDICTION = "_prediction"  # the name under which the model's own output is a feature
 BINS = 10  # quantile bins of a number, most common categories of a category
-ALPHA = 0.01  # probability with which the reference may be worse than its error terms say
-MAX_REFERENCE_ERROR = 0.1  # of the error terms, were the rows independent; above it the reference is too small
 MAX_CLUSTERED_ERROR = 0.5  # of the error terms of the rows as they are; between the two a feature is judged bluntly
-MIN_BLOCKS = 4  # of the reference period, to measure a design effect
 MAX_OTHERS = 5_000  # known categories beyond the most common ones; rarer ones count as unseen
 _EXTRA = 3  # cells beside the bins: below, above, missing; or other, unseen, missing
 
@@ -234,54 +241,6 @@ def marginal(values: Array, kind: Kind, *, block: Array | None = None, alpha: fl
     return msgspec.structs.replace(law, unfit=_unfit(law, bins))
 
 
-def blocks(time: Array, block_s: float) -> NDArray[np.int64]:
-    """The number of each row's block: blocks begin at fixed marks of time, not at the first row."""
-    return np.floor(np.asarray(time, np.float64) / block_s).astype(np.int64)
-
-
-def reference_error(size: int, rows: float, alpha: float = ALPHA) -> float:
-    """Total variation between the law of `size` cells and its estimate from `rows` independent rows.
-
-    E TV <= sqrt(K/n)/2 by Cauchy-Schwarz; above its mean by more than sqrt(log(1/alpha)/(2n)) with probability at
-    most alpha (McDiarmid 1989: one row moves TV by at most 1/n).
-
-    >>> round(reference_error(13, 10_000), 4)
-    0.0332
-    """
-    return 0.5 * math.sqrt(size / rows) + math.sqrt(math.log(1 / alpha) / (2 * rows)) if rows else math.inf
-
-
-def most_cells(rows: float, alpha: float = ALPHA) -> int:
-    """The largest K whose `reference_error` is at most 0.1.
-
-    >>> most_cells(1_000), most_cells(10_000), most_cells(500)
-    (10, 287, 2)
-    """
-    room = MAX_REFERENCE_ERROR - reference_error(0, rows, alpha)
-    return 0 if room <= 0 else int(rows * (2 * room) ** 2)
-
-
-def design_effect(cells: NDArray[np.intp], size: int, block: Array) -> float:
-    """Var(block share) / (p(1-p)/n), at the 90th percentile over the cells that are not empty; at least 1.
-
-    Blocks of unequal size enter as the mean of (c - np)^2 / (np(1-p)), the dispersion of Pearson's chi-squared
-    (McCullagh & Nelder 1989, 4.5). 1 where there are fewer than four blocks.
-
-    >>> each = np.arange(4000) // 400  # ten blocks; in each, all rows fall into one cell
-    >>> design_effect(np.asarray(each % 2, np.intp), 2, each) > 300
-    True
-    """
-    number, rows = np.unique(block, return_inverse=True)
-    if len(number) < MIN_BLOCKS:
-        return 1.0
-    counts = np.bincount(rows * size + cells, minlength=len(number) * size).reshape(-1, size)
-    n, share = counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
-    used = (share > 0) & (share < 1)
-    expected = n * share[used]
-    spread = ((counts[:, used] - expected) ** 2 / (expected * (1 - share[used]))).sum(0) / (len(number) - 1)
-    return max(1.0, float(np.quantile(spread, 0.9))) if used.any() else 1.0
-
-
 def _measure(values: Array, kind: Kind, bins: int, block: Array | None, alpha: float) -> Marginal:
     values = _typed(values, kind)
     law = (_number_law if kind == "numeric" else _category_law)(values, bins, alpha)
@@ -367,13 +326,8 @@ def _unfit(law: Marginal, bins: int) -> str:
     if missing == law.rows:
         return "every value of the reference is missing"
     if bins < 2:
-        return f"reference too small: {law.rows} rows, {_fewest_rows(law.alpha)} are needed"
+        return f"reference too small: {law.rows} rows, {fewest_rows(_EXTRA + 2, law.alpha)} are needed"
     return f"reference too small: its {law.worth}" if law.error > MAX_CLUSTERED_ERROR else ""
-
-
-def _fewest_rows(alpha: float) -> int:
-    """Independent rows that leave room for two bins."""
-    return math.ceil((reference_error(_EXTRA + 2, 1, alpha) / MAX_REFERENCE_ERROR) ** 2)
 
 
 def _rows(columns: Mapping[str, Array], labels: Array | None, time: Array | None) -> int:

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.repository",),
     # evidence: reference -> counts -> verdicts
     ("monitors.alarm", "monitors.block", "monitors.journal", "monitors.labels", "monitors.loss", "monitors.source"),
+    ("monitors.sampling",),
     ("monitors.reference",),
     ("monitors.drift", "monitors.features", "monitors.slot"),
     ("monitors.book", "monitors.open_slots", "monitors.risk"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from monitors import reference
-from monitors.reference import PREDICTION, Profile, build, design_effect, marginal, most_cells, reference_error
+from monitors.reference import PREDICTION, Profile, build, marginal
 from serving.errors import ArtifactCorrupt, PublishRefused
 
 floats = st.floats(allow_nan=True, allow_infinity=True, width=32)
@@ -136,21 +136,6 @@ def test_as_many_bins_as_the_rows_allow() -> None:
     assert sizes[694].unfit == "reference too small: 694 rows, 695 are needed"
 
 
-@given(rows=st.integers(300, 10**7))
-def test_most_cells_is_the_most(rows: int) -> None:
-    most = most_cells(rows)
-    assert reference_error(most, rows) <= 0.1 + 1e-12 or most == 0
-    assert reference_error(most + 1, rows) > 0.1
-
-
-def test_the_reference_is_as_far_from_the_truth_as_it_says() -> None:
-    """Total variation over a fixed partition: beyond `reference_error` in at most alpha of the references."""
-    rng, p = np.random.default_rng(2), np.full(13, 1 / 13)
-    distance = 0.5 * np.abs(rng.multinomial(1_200, p, 2_000) / 1_200 - p).sum(1)
-    assert (distance > reference_error(13, 1_200)).mean() <= 0.01
-    assert distance.mean() > reference_error(13, 1_200) / 4
-
-
 def test_design_effect_of_independent_rows_is_near_one() -> None:
     law = marginal(normal(40_000), "numeric", block=np.arange(40_000) // 200)
     assert 1 <= law.design_effect < 1.3 and law.block_rows == 200
@@ -166,8 +151,6 @@ def test_design_effect_of_clusters_is_their_size(cluster: int) -> None:
 
 
 def test_design_effect_needs_four_blocks() -> None:
-    cells = np.arange(90, dtype=np.intp) // 30
-    assert design_effect(cells, 3, np.arange(90) // 30) == 1.0
     profile = build({"x": normal()}, {}, time=np.arange(5_000) * 10.0)
     assert profile.notes[0] == "the reference holds 1 blocks of time, a design effect needs 4: 1 is used"
     assert profile.features["x"].block_rows == 0
