@@ -78,6 +78,15 @@ class Finished:
     result: Result | None
 
 
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How many replicas died while they had an input, until when that counts, and on which link it was last."""
+
+    count: int
+    until: float
+    link: Link | None
+
+
 @dataclass(slots=True)
 class RetryBudget:
     """At most `ratio` of the batches of a window may be retries, at least `minimum`."""
@@ -124,7 +133,7 @@ class Batcher:
         self._layouts = Layouts()
         self._budget = RetryBudget()
         self._retired = False
-        self._deaths: dict[bytes, tuple[int, float]] = {}  # inputs that were in flight when a replica died
+        self._deaths: dict[bytes, Death] = {}  # inputs that were in flight when a replica died
         self.links: list[Link] = []
 
     @property
@@ -219,7 +228,7 @@ class Batcher:
         meta, buffers = self._pack(items)
         rows = sum(item.rows for item in items)
         deadline = max(item.deadline for item in items)
-        link.send(Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(batch, outcome)))
+        link.send(Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(link, batch, outcome)))
 
     def _pack(self, items: list[Item]) -> tuple[bytes, list[Array | bytes]]:
         """Rows joined by joining their bytes; the layout is that of all rows together."""
@@ -235,11 +244,11 @@ class Batcher:
             shapes.append(shape if len(items) == 1 else (rows, *shape[1:]))
         return self._layouts.encode(specs, tuple(shapes), tuple(sizes)), buffers
 
-    def _done(self, batch: Batch, outcome: Outcome) -> None:
+    def _done(self, link: Link, batch: Batch, outcome: Outcome) -> None:
         if isinstance(outcome, Result):
             self._succeed(batch, outcome)
         elif isinstance(outcome, ReplicaLost):
-            self._retry(batch, outcome)
+            self._retry(link, batch, outcome)
         elif len(batch.items) > 1:
             self._run_singly(batch.items)
         else:
@@ -261,14 +270,14 @@ class Batcher:
             statuses.append(self._resolve(item, Answer(outputs, waits[-1], result.infer_s)))
         self._finished(Finished(batch.items, statuses, waits, result))
 
-    def _retry(self, batch: Batch, lost: ReplicaLost) -> None:
+    def _retry(self, link: Link, batch: Batch, lost: ReplicaLost) -> None:
         """Each request of a lost replica once more and alone, if deadline, attempts and budget allow."""
         now = time.monotonic()
         allowed = self.ready and self._retries > 0 and self._budget.take(now)
         again: list[Item] = []
         for item in batch.items:
             item.attempts += 1
-            self._suspect(item, now)
+            self._suspect(item, link, now)
             if allowed and item.attempts <= self._retries and not item.future.done():
                 again.append(item)
             else:
@@ -281,14 +290,17 @@ class Batcher:
             item.key = None
         self._push(reversed(items), front=True)
 
-    def _suspect(self, item: Item, now: float) -> None:
-        self._deaths = {key: death for key, death in self._deaths.items() if death[1] > now}
+    def _suspect(self, item: Item, link: Link, now: float) -> None:
+        """Count a death once for an input, however many requests carried the same bytes."""
+        self._deaths = {key: death for key, death in self._deaths.items() if death.until > now}
         key = _fingerprint(item)
-        self._deaths[key] = (self._deaths.get(key, (0, 0.0))[0] + 1, now + POISON_S)
+        known = self._deaths.get(key, Death(0, 0.0, None))
+        if known.link is not link:
+            self._deaths[key] = Death(known.count + 1, now + POISON_S, link)
 
     def _poisonous(self, item: Item) -> bool:
-        deaths, until = self._deaths.get(_fingerprint(item), (0, 0.0))
-        return deaths >= POISON_DEATHS and until > time.monotonic()
+        death = self._deaths.get(_fingerprint(item))
+        return death is not None and death.count >= POISON_DEATHS and death.until > time.monotonic()
 
     def _close_idle(self) -> None:
         for link in list(self.links):

@@ -16,9 +16,10 @@ from rich.table import Table
 from serving import client
 from serving.config import load
 from serving.errors import BadRequest, GaugewayError
+from serving.up import start
 
 app = typer.Typer(help="A gateway that gauges: serve versioned ONNX models, and measure whether they are still right.",
-                  no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+                  no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 out, err = Console(), Console(stderr=True)
 
@@ -29,8 +30,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 @app.command(epilog="Example: gaugeway up --config gaugeway.toml")
 def up(config: ConfigFile = None) -> None:
     """Serve until Ctrl-C or SIGTERM, then drain and stop what was started."""
-    from serving.up import start  # Ray takes a second to import; the other commands do without
-
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -218,7 +217,8 @@ def _print_versions(found: dict[str, Any]) -> None:
     for name, model in found["models"].items():
         for version, one in model["versions"].items():
             replicas = "  ".join(f"{r['pid']} {r['state']} {r['load']}" for r in one["replicas"]) or "none"
-            state = monitors.get(name, {}).get(version, {}).get("state", found["monitors"]["state"])
+            silent = "no_data" if found["monitors"]["state"] == "ok" else found["monitors"]["state"]
+            state = monitors.get(name, {}).get(version, {}).get("state", silent)
             table.add_row(name, version, f"{model['weights'].get(version, 0):g}", one["state"], replicas, state)
     out.print(table)
 

@@ -91,7 +91,11 @@ class Controller:
         """Drain the workers, then the replicas."""
         self._stopping.set()
         ray.get([node.stop.remote() for node in self._nodes.values()])
-        serve.shutdown()
+        for key in _states():
+            serve.delete(name_of(*key), _blocking=False)
+        until = time.monotonic() + self._config.ray.drain_s + 10.0
+        while _states() and time.monotonic() < until:  # Serve itself stays: others may use it
+            time.sleep(0.05)
 
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_S):

@@ -2,23 +2,19 @@
 
 import fcntl
 import json
-import logging
 import os
 import socket
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import IO, Any
 
 import msgspec
-import ray
 
 from serving.children import sweep
-from serving.config import Config, dump
-from serving.controller import NAME, NAMESPACE, ControllerActor
+from serving.config import Config
 from serving.discovery import prepare
 from serving.errors import ConfigError, Conflict, NotReady
 from serving.repository import Repository
@@ -27,7 +23,6 @@ Progress = Callable[[str], None]
 
 _RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_AUTH_MODE": "token",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -41,7 +36,7 @@ class Running:
 
     config: Config
     _lock: IO[str]
-    _controller: Any
+    _cluster: Any
 
     @property
     def gateway_url(self) -> str:
@@ -61,14 +56,11 @@ class Running:
 
     def stop_asked(self) -> bool:
         """Whether `gaugeway down` was called."""
-        return bool(ray.get(self._controller.stop_asked.remote(), timeout=10))
+        return bool(self._cluster.stop_asked())
 
     def stop(self) -> None:
-        with suppress(Exception):  # whatever is broken, the rest must be stopped too
-            ray.get(self._controller.stop.remote(), timeout=60)
-        with suppress(Exception):
-            ray.kill(self._controller)
-        ray.shutdown()
+        if self._cluster is not None:
+            self._cluster.stop()
         sweep(self.config.run_dir / "pids")
         (self.config.run_dir / "up.json").unlink(missing_ok=True)
         self._lock.close()
@@ -78,24 +70,19 @@ def start(config: Config, progress: Progress = lambda text: None, timeout_s: flo
     """Raises ConfigError, Conflict (port or data folder in use), NotReady after `timeout_s`; then nothing is left."""
     config = with_ports(config)
     _check_exposure(config)
-    lock = _lock(config)
-    controller = None
+    running = Running(config, _lock(config), None)
     try:
         sweep(config.run_dir / "pids")
         prepare(config.socket_dir)
-        _import(config)
+        Repository.of(config).import_models(config.models)  # SQL is the truth for those it has
         progress("starting Ray")
-        _start_ray(config)
+        running._cluster = _cluster(config)
         progress("starting the controller")
-        controller = ControllerActor.options(
-            name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
-        ).remote(dump(config))  # fmt: skip
-        ray.get(controller.start.remote(), timeout=timeout_s)
-        running = Running(config, lock, controller)
+        running._cluster.start(timeout_s)
         _wait(running, progress, time.monotonic() + timeout_s)
         _remember(config)
     except BaseException:
-        Running(config, lock, controller).stop()
+        running.stop()
         raise
     return running
 
@@ -152,24 +139,18 @@ def _lock(config: Config) -> IO[str]:
     return lock
 
 
-def _import(config: Config) -> None:
-    """Models of the configuration that SQL does not have; SQL is the truth afterwards."""
-    Repository.of(config).import_models(config.models)
-
-
-def _start_ray(config: Config) -> None:
+def _cluster(config: Config) -> Any:
     os.environ.update({key: value for key, value in _RAY_SETTINGS.items() if key not in os.environ})
-    here = config.ray.address is None
-    local: dict[str, Any] = {"num_cpus": config.ray.cpus, "object_store_memory": 80 * 2**20} if here else {}
-    ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
-             log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
+    from serving.cluster import Cluster  # parts of Ray's environment are read when it is imported
+
+    return Cluster(config)
 
 
 def _wait(running: Running, progress: Progress, until: float) -> None:
     """Until the controller has all it wants and the gateway answers ready."""
     said = ""
     while time.monotonic() < until:
-        waiting = ray.get(running._controller.ready.remote(), timeout=30) or _gateway_waits(running)
+        waiting = running._cluster.waits_for() or _gateway_waits(running)
         if not waiting:
             return
         if waiting != said:

@@ -1,0 +1,43 @@
+"""The Ray cluster and the controller in it, seen from the process that starts and stops them.
+
+Import it only after `serving.up` has set Ray's environment: parts of it are read when Ray is imported.
+"""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from serving.config import Config, dump
+from serving.controller import NAME, NAMESPACE, ControllerActor
+
+
+class Cluster:
+    """Started here, or joined at `[ray] address`."""
+
+    def __init__(self, config: Config) -> None:
+        here = config.ray.address is None
+        local: dict[str, Any] = {"num_cpus": config.ray.cpus, "object_store_memory": 80 * 2**20} if here else {}
+        ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
+                 log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
+        self._controller = ControllerActor.options(
+            name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
+        ).remote(dump(config))  # fmt: skip
+
+    def start(self, timeout_s: float) -> None:
+        ray.get(self._controller.start.remote(), timeout=timeout_s)
+
+    def waits_for(self) -> str:
+        """Empty when all that is wanted runs."""
+        return str(ray.get(self._controller.ready.remote(), timeout=30))
+
+    def stop_asked(self) -> bool:
+        return bool(ray.get(self._controller.stop_asked.remote(), timeout=10))
+
+    def stop(self) -> None:
+        with suppress(Exception):  # whatever is broken, the rest must be stopped too
+            ray.get(self._controller.stop.remote(), timeout=90)
+        with suppress(Exception):
+            ray.kill(self._controller)
+        ray.shutdown()
