@@ -10,6 +10,6 @@ def shown(value: object) -> str:
     "'line\\\\n'"
     """
     if isinstance(value, str) and len(value) > _MAX_CHARS:
-        value = value[:_MAX_CHARS] + "…"
+        value = value[:_MAX_CHARS] + "…"  # before megabytes of it are escaped
     text = repr(value)
     return text if len(text) <= 2 * _MAX_CHARS else text[: 2 * _MAX_CHARS] + "…"

@@ -70,7 +70,7 @@ def from_binary(name: str, datatype: str, shape: Shape, count: int, data: memory
         raise BadRequest(f"input {shown(name)}: got {len(data)} bytes, expected {expected}")
     if datatype == "BOOL" and data.tobytes().strip(b"\0\1"):
         raise BadRequest(f"input {shown(name)}: BOOL takes the bytes 0 and 1 only")
-    array: Array = np.ndarray(shape, dtype, data) if count else np.empty(shape, dtype)
+    array: Array = np.ndarray(shape, dtype, data)
     return array if array.flags.aligned else array.copy()
 
 
@@ -138,7 +138,7 @@ def _elements(name: str, data: memoryview, count: int) -> Iterator[bytes]:
     for index in range(count):
         start = at + 4
         at = start + int.from_bytes(data[at:start], "little")
-        if start > len(data) or at > len(data):
+        if at > len(data):
             raise BadRequest(f"input {shown(name)}: the data ends within element {index} of {count}")
         yield bytes(data[start:at])
     if at != len(data):
