@@ -4,6 +4,7 @@ The only file that imports onnx, whose parser meets hostile files too. Started a
 `Order` on standard input; it writes a `Line` of JSON for each phase it enters and one with what came of it.
 """
 
+import ctypes
 import os
 import resource
 import signal
@@ -26,6 +27,7 @@ from serving.validation import Findings, Limits, Line, Order, column
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 POOL, TOGETHER, CHUNK = 32, (2, 3, 8), 256  # rows of a probe, of its runs, of a run that predicts
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal when the parent is gone
 _SLOW_S = 0.5  # a model slower than this is probed with three rows
 _WORDS = np.array([b"", b"a", b"good", b"bad", b"1"], object)
 
@@ -87,11 +89,13 @@ def examine(order: Order, say: Say) -> Findings:
 
 
 def confine(limits: Limits) -> None:
-    """Put this process under `limits`, for ever: memory, CPU time, no core file, and an alarm that ends it."""
+    """Put this process under `limits`, for ever: memory, CPU time, no core; it ends with its parent or by alarm."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
-    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + 1)  # should the parent be gone
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s + 1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:

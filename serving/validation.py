@@ -74,7 +74,7 @@ def validate(model: bytes | Path, rows: Mapping[str, Array] | None = None, limit
     Raises PublishRefused with the reason.
     """
     limits = limits or Limits()
-    data = model if isinstance(model, bytes) else _read(model)
+    data = model if isinstance(model, bytes) else read_model(model)
     with tempfile.TemporaryDirectory(prefix="gaugeway-publish-") as folder:
         order = _prepare(Path(folder), data, rows, limits)
         findings = _judge(*_run_child(Path(folder), order), limits)
@@ -82,7 +82,8 @@ def validate(model: bytes | Path, rows: Mapping[str, Array] | None = None, limit
     return Report(**{name: getattr(findings, name) for name in Findings.__struct_fields__}, predictions=outputs)
 
 
-def _read(path: Path) -> bytes:
+def read_model(path: Path) -> bytes:
+    """The bytes of a regular file of at most 2 GiB. Raises PublishRefused."""
     try:
         if not path.is_file():
             raise PublishRefused(f"{path} is not a file" if path.exists() else f"there is no file {path}")

@@ -1,0 +1,264 @@
+"""Publishing: an ONNX file and what is known about it become an immutable version, or nothing happens.
+
+Order: read the file, try it in a disposable child, work out what its columns mean, run the reference rows through it
+in the child, build the reference profile, store. Only the last step changes anything.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import NoReturn, cast, get_args
+
+import msgspec
+import numpy as np
+
+from monitors import reference as references
+from monitors.features import column
+from monitors.reference import Profile
+from serving import config
+from serving.errors import BadRequest, Conflict, PublishRefused, UnknownModel
+from serving.manifest import MODEL_FILE, REFERENCE_FILE, Feature, Kind, Manifest, Prediction, Task, parse_prediction
+from serving.protocol import Array, Signature, TensorSpec
+from serving.repository import Repository
+from serving.rows import Rows
+from serving.validation import Limits, Report, read_model, validate
+
+_ATTEMPTS = 20  # at a number for a version, when others publish at the same time
+
+
+class Published(msgspec.Struct, frozen=True):
+    """`created` is False when the same content was there; `notes` are sentences: what is not monitored, and why."""
+
+    manifest: Manifest
+    created: bool
+    notes: tuple[str, ...] = ()
+
+
+class Description(msgspec.Struct, frozen=True):
+    """What people say about a version's rows; checked against the signature."""
+
+    task: Task | None
+    prediction: Prediction | None
+    features: tuple[Feature, ...]
+    label: str | None
+
+
+def publish(
+    repository: Repository,
+    name: str,
+    model_path: Path,
+    *,
+    version: str | None = None,
+    task: str | None = None,
+    prediction: str | None = None,
+    features: Sequence[str] = (),
+    reference: Path | None = None,
+    label: str | None = None,
+    time: str | None = None,
+    lineage: Mapping[str, str] | None = None,
+    block_s: float = 86400.0,
+    limits: Limits | None = None,
+) -> Published:
+    """Make version `version` (default: the next number, or the one that has this very content) of model `name`.
+
+    `features` are names in the order of the columns of the only input, or names of inputs of one column each;
+    ``name:categorical`` marks codes. `label` and `time` are columns of the rows in `reference`; design effects are
+    measured on blocks of `block_s` seconds of `time`. Raises PublishRefused, Conflict or BadRequest with one
+    sentence, and then nothing has changed.
+    """
+    _check(name, version, task, reference, {"--label": label, "--time": time})
+    model = read_model(model_path)
+    report = validate(model, None, limits)
+    said = Description(
+        cast("Task | None", task),
+        resolve_prediction(prediction, report.signature) if prediction else None,
+        resolve_features(features, report.signature),
+        label,
+    )
+    files, told = {MODEL_FILE: model}, _told(model_path, model, report) | dict(lineage or {})
+    profile = None
+    if reference is not None:
+        report, profile = _profile(model, report.signature, said, reference, time, block_s, limits)
+        files[REFERENCE_FILE] = profile.encode()
+        told = {"reference": reference.name, "reference_rows": str(profile.rows),
+                "reference_sha256": sha256(reference.read_bytes()).hexdigest()} | told  # fmt: skip
+    unnamed = Manifest(
+        model=name,
+        version=version or "",
+        files={file: sha256(data).hexdigest() for file, data in files.items()},
+        signature=report.signature,
+        rows_independent=report.rows_independent,
+        lineage=told,
+        **msgspec.structs.asdict(said),
+    )
+    manifest, created = _store(repository, unnamed, files)
+    return Published(manifest, created, _notes(said, profile))
+
+
+def resolve_features(names: Sequence[str], signature: Signature) -> tuple[Feature, ...]:
+    """Which column of which input each of ``["age", "country:categorical"]`` is. Raises BadRequest.
+
+    >>> resolve_features(["a", "b"], Signature((TensorSpec("x", "FP32", (-1, 2)),), ()))[1]
+    Feature(name='b', input='x', column=1, kind='numeric')
+    """
+    pairs = [_name_and_kind(text) for text in names]
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise BadRequest(f"--features names a feature twice: {', '.join(name for name, _ in pairs)}")
+    if len(signature.inputs) == 1 and pairs and not _is_column(spec := signature.inputs[0]):
+        if len(spec.shape) != 2 or spec.shape[1] not in (-1, len(pairs)):
+            raise BadRequest(f"--features names {len(pairs)} columns, but input {spec.name!r} is {_shown(spec)}")
+        return tuple(Feature(name, spec.name, i, _kind(kind, spec)) for i, (name, kind) in enumerate(pairs))
+    return tuple(_own_input(name, kind, signature) for name, kind in pairs)
+
+
+def resolve_prediction(text: str, signature: Signature) -> Prediction:
+    """``OUTPUT`` or ``OUTPUT:COLUMN``, checked: a number a row. Raises BadRequest.
+
+    >>> resolve_prediction("p:1", Signature((), (TensorSpec("p", "FP32", (-1, 2)),)))
+    Prediction(output='p', column=1)
+    """
+    outputs = {spec.name: spec for spec in signature.outputs}
+    found = Prediction(text) if text in outputs else parse_prediction(text)
+    if (spec := outputs.get(found.output)) is None:
+        raise BadRequest(f"the model has no output {found.output!r}; it has {', '.join(map(repr, outputs))}")
+    if spec.datatype == "BYTES":
+        raise BadRequest(f"--prediction must be numeric, output {spec.name!r} is {_shown(spec)}")
+    columns = 1 if len(spec.shape) == 1 else spec.shape[1] if len(spec.shape) == 2 else 0
+    if found.column is None and not _is_column(spec):
+        raise BadRequest(f"output {spec.name!r} is {_shown(spec)}; say which column, as in {spec.name}:1")
+    if columns == 0 or (found.column is not None and -1 != columns <= found.column):
+        raise BadRequest(f"output {spec.name!r} is {_shown(spec)}, it has no column {found.column}")
+    return found
+
+
+def _check(name: str, version: str | None, task: str | None, rows: Path | None, of_rows: dict[str, str | None]) -> None:
+    for what, text in (("model name", name), ("version", version)):
+        if text is not None and not config.NAME.fullmatch(text):
+            raise BadRequest(f"{what} {text!r} must match {config.NAME.pattern}")
+    if task is not None and task not in get_args(Task):
+        raise BadRequest(f"--task must be {' or '.join(get_args(Task))}, got {task!r}")
+    for option, column_name in of_rows.items():
+        if column_name is not None and rows is None:
+            raise BadRequest(f"{option} names a column of the reference rows: give them with --reference")
+
+
+def _name_and_kind(text: str) -> tuple[str, Kind | None]:
+    name, colon, kind = text.strip().partition(":")
+    if colon and kind not in get_args(Kind):
+        raise BadRequest(f"the kind of feature {name!r} must be {' or '.join(get_args(Kind))}, got {kind!r}")
+    if not name or name.startswith("_"):
+        raise BadRequest(f"feature name {name!r} must not be empty or begin with '_'")
+    return name, cast("Kind | None", kind or None)
+
+
+def _own_input(name: str, kind: Kind | None, signature: Signature) -> Feature:
+    for spec in signature.inputs:
+        if spec.name == name and _is_column(spec):
+            return Feature(name, name, None, _kind(kind, spec))
+    there = ", ".join(f"{spec.name!r} {_shown(spec)}" for spec in signature.inputs)
+    raise BadRequest(f"feature {name!r} is no input of one column; the model takes {there}")
+
+
+def _kind(kind: Kind | None, spec: TensorSpec) -> Kind:
+    if spec.datatype == "BYTES" and kind == "numeric":
+        raise BadRequest(f"a feature of input {spec.name!r} cannot be numeric: it is {_shown(spec)}")
+    return kind or ("categorical" if spec.datatype == "BYTES" else "numeric")
+
+
+def _is_column(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 1 or (len(spec.shape) == 2 and spec.shape[1] == 1)
+
+
+def _shown(spec: TensorSpec) -> str:
+    return f"{spec.datatype} {list(spec.shape)}"
+
+
+def _told(path: Path, model: bytes, report: Report) -> dict[str, str]:
+    return {"source": path.name, "model_bytes": str(len(model)), **{k: v for k, v in report.facts.items() if v}}
+
+
+def _profile(
+    model: bytes, signature: Signature, said: Description, path: Path, time: str | None, block_s: float,
+    limits: Limits | None,
+) -> tuple[Report, Profile]:  # fmt: skip
+    """The rows of `path` through the model, once more in the child, and the profile of both."""
+    if not said.features:
+        raise BadRequest("--reference needs --features: the names of the columns that are the model's inputs")
+    extra = [name for name in (said.label, time) if name is not None]
+    rows = Rows(path, [*(feature.name for feature in said.features), *extra])
+    inputs = rows.tensors(signature, said.features)
+    report = validate(model, inputs, limits)
+    predictions = _predictions(said.prediction, report) if said.prediction else None
+    if said.task == "classification" and predictions is not None:
+        _check_probabilities(said.prediction, predictions)
+    profile = references.build(
+        {feature.name: column(inputs[feature.input], feature.column) for feature in said.features},
+        {feature.name: feature.kind for feature in said.features},
+        prediction=predictions,
+        labels=rows.labels(said.label) if said.label else None,
+        task=said.task,
+        time=rows.times(time) if time else None,
+        block_s=block_s,
+    )
+    return report, profile
+
+
+def _predictions(prediction: Prediction, report: Report) -> Array:
+    """Shape (n,), as the monitors will see it."""
+    names = [spec.name for spec in report.signature.outputs]
+    assert report.predictions is not None
+    output = report.predictions[names.index(prediction.output)]
+    if prediction.column is not None and output.reshape(len(output), -1).shape[1] <= prediction.column:
+        raise BadRequest(f"output {prediction.output!r} has no column {prediction.column}")
+    return column(output, prediction.column)
+
+
+def _check_probabilities(prediction: Prediction | None, values: Array) -> None:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if len(finite) and not (finite.min() >= 0 and finite.max() <= 1):
+        assert prediction is not None
+        raise PublishRefused(
+            f"--task classification needs probabilities in 0..1, output {prediction.output!r} gave"
+            f" {finite.min():g} to {finite.max():g} on the reference rows"
+        )
+
+
+def _store(repository: Repository, manifest: Manifest, files: Mapping[str, bytes]) -> tuple[Manifest, bool]:
+    if manifest.version:
+        created = repository.publish(manifest, files)
+        return repository.manifest(manifest.model, manifest.version), created
+    for _ in range(_ATTEMPTS):
+        there = _there(repository, manifest.model)
+        for existing in there:
+            named = msgspec.structs.replace(manifest, version=existing.version)
+            if msgspec.structs.replace(existing, lineage={}) == msgspec.structs.replace(named, lineage={}):
+                repository.publish(named, files)  # nothing new, but heals files that were damaged
+                return existing, False
+        number = max((int(m.version) for m in there if m.version.isdecimal()), default=0) + 1
+        named = msgspec.structs.replace(manifest, version=str(number))
+        try:
+            return named, repository.publish(named, files)
+        except Conflict:
+            continue  # somebody else took the number meanwhile
+    _give_up(manifest.model)
+
+
+def _give_up(model: str) -> NoReturn:
+    raise Conflict(f"others publish versions of {model!r} at the same time; name one with --version")
+
+
+def _there(repository: Repository, model: str) -> list[Manifest]:
+    try:
+        return repository.manifests(model)
+    except UnknownModel:
+        return []
+
+
+def _notes(said: Description, profile: Profile | None) -> tuple[str, ...]:
+    missing = {
+        "drift and risk: there are no reference rows (--reference)": profile is None,
+        "features: none are named (--features)": not said.features,
+        "the prediction: it is not named (--prediction)": said.prediction is None,
+        "risk: the task is not named (--task)": profile is None and said.task is None,
+    }
+    return (*(note for note, holds in missing.items() if holds), *(profile.notes if profile else ()))

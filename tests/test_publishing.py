@@ -1,0 +1,247 @@
+"""A model file and its rows become a version with all that is known about it; what is wrong is one sentence."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from pyarrow import csv, parquet
+
+from monitors import reference as references
+from serving.errors import BadRequest, Conflict, PublishRefused
+from serving.manifest import Feature, Prediction
+from serving.protocol import Array
+from serving.publishing import Published, publish
+from serving.repository import Repository
+from serving.validation import Limits
+from tests import models
+
+ROWS = 1500
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return _open(tmp_path)
+
+
+def _open(folder: Path) -> Repository:
+    return Repository(f"sqlite:///{folder}/registry.db", (folder / "artifacts").as_uri())
+
+
+def _model(folder: Path, data: bytes = b"", name: str = "model.onnx") -> Path:
+    (folder / name).write_bytes(data or models.classifier())
+    return folder / name
+
+
+def _columns(rows: int = ROWS) -> dict[str, Array]:
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(size=rows), rng.integers(0, 3, rows)
+    p = 1 / (1 + np.exp(b - a))
+    return {"a": a, "b": b, "late": rng.random(rows) < p, "at": np.arange(rows) * 600}
+
+
+def _parquet(folder: Path, columns: dict[str, Array] | None = None) -> Path:
+    parquet.write_table(pa.table(_columns() if columns is None else columns), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def _full(repository: Repository, folder: Path, rows: Path, version: str | None = None) -> Published:
+    return publish(
+        repository, "late", _model(folder), version=version, task="classification", prediction="probabilities:1",
+        features=["a", "b:categorical"], reference=rows, label="late", time="at", lineage={"code": "abc"},
+    )  # fmt: skip
+
+
+def test_only_name_and_file_are_required_and_the_rest_is_said_missing(repository: Repository, tmp_path: Path) -> None:
+    published = publish(repository, "late", _model(tmp_path))
+    assert published.created and published.manifest.version == "1"
+    assert published.manifest == repository.manifest("late", "1")
+    assert repository.read(published.manifest, "model.onnx") == models.classifier()
+    assert published.manifest.rows_independent
+    assert [note.partition(":")[0] for note in published.notes] == [
+        "drift and risk", "features", "the prediction", "risk",
+    ]  # fmt: skip
+
+
+def test_a_version_with_everything(repository: Repository, tmp_path: Path) -> None:
+    made = _full(repository, tmp_path, _parquet(tmp_path)).manifest
+    assert made.features == (Feature("a", "x", 0), Feature("b", "x", 1, "categorical"))
+    assert made.prediction == Prediction("probabilities", 1)
+    assert (made.task, made.label) == ("classification", "late")
+    assert made.lineage["code"] == "abc" and made.lineage["producer"] == "gaugeway-tests"
+    assert made.lineage["source"] == "model.onnx" and made.lineage["reference_rows"] == str(ROWS)
+    profile = references.decode(repository.read(made, "reference.json"))
+    assert profile.features.keys() == {"a", "b", "_prediction"}
+    assert profile.features["b"].kind == "categorical"
+    columns = _columns()
+    p = 1 / (1 + np.exp(columns["b"] - columns["a"]))
+    assert profile.risk is not None
+    assert profile.risk.mean == pytest.approx(np.mean((p - columns["late"]) ** 2), abs=1e-6)
+    assert sum(profile.features["_prediction"].counts) == ROWS
+
+
+def test_csv_and_parquet_give_the_same_version(repository: Repository, tmp_path: Path) -> None:
+    first = _full(repository, tmp_path, _parquet(tmp_path))
+    csv.write_csv(pa.table(_columns()), tmp_path / "rows.csv")
+    second = _full(repository, tmp_path, tmp_path / "rows.csv")
+    assert not second.created
+    assert second.manifest == first.manifest
+
+
+def test_the_next_version_is_the_next_number_and_the_same_content_is_not_new(
+    repository: Repository, tmp_path: Path
+) -> None:
+    assert publish(repository, "m", _model(tmp_path), version="7").created
+    assert publish(repository, "m", _model(tmp_path), version="beta").manifest.version == "beta"
+    again = publish(repository, "m", _model(tmp_path, name="renamed.onnx"))
+    assert (again.created, again.manifest.version) == (False, "7")
+    assert publish(repository, "m", _model(tmp_path, models.linear())).manifest.version == "8"
+
+
+def test_other_content_under_a_version_is_refused(repository: Repository, tmp_path: Path) -> None:
+    first = publish(repository, "m", _model(tmp_path), version="1").manifest
+    with pytest.raises(Conflict, match="version '1' of 'm' exists with other files, signature"):
+        publish(repository, "m", _model(tmp_path, models.linear()), version="1")
+    with pytest.raises(Conflict, match="exists with other task"):
+        publish(repository, "m", _model(tmp_path), version="1", task="classification")
+    assert repository.manifests() == [first]
+
+
+def test_inputs_of_one_column_each_and_text(repository: Repository, tmp_path: Path) -> None:
+    rows = _parquet(tmp_path, {"a": np.arange(5.0), "b": np.ones(5)})
+    made = publish(repository, "two", _model(tmp_path, models.two_inputs()), features=["b", "a"], reference=rows,
+                   prediction="y", task="regression").manifest  # fmt: skip
+    assert made.features == (Feature("b", "b"), Feature("a", "a"))
+    law = references.decode(repository.read(made, "reference.json")).features["_prediction"]
+    assert (law.low, law.high) == (-1, 3)  # a - b, not b - a
+    words = tmp_path / "words.parquet"
+    parquet.write_table(pa.table({"text": ["good", "bad", None, "gööd"]}), words)
+    made = publish(repository, "words", _model(tmp_path, models.text()), features=["text"], reference=words,
+                   prediction="score").manifest  # fmt: skip
+    assert made.features == (Feature("text", "text", None, "categorical"),)
+
+
+def test_missing_numbers_reach_the_model_as_nan(repository: Repository, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a,b\n1,2\n,3\n2,\n")
+    made = publish(repository, "m", _model(tmp_path, models.linear()), features=["a", "b"], reference=rows,
+                   prediction="y").manifest  # fmt: skip
+    profile = references.decode(repository.read(made, "reference.json"))
+    assert [profile.features[name].counts[-1] for name in ("a", "b", "_prediction")] == [1, 1, 2]
+
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"name": "Bad Name"}, "model name 'Bad Name' must match"),
+    ({"version": "../1"}, "version '../1' must match"),
+    ({"task": "ranking"}, "--task must be classification or regression, got 'ranking'"),
+    ({"prediction": "score"}, "the model has no output 'score'; it has 'label', 'probabilities'"),
+    ({"prediction": "probabilities"}, r"'probabilities' is FP32 \[-1, 2\]; say which column, as in probabilities:1"),
+    ({"prediction": "probabilities:2"}, "it has no column 2"),
+    ({"features": ["a"]}, r"--features names 1 columns, but input 'x' is FP32 \[-1, 2\]"),
+    ({"features": ["a", "a"]}, "names a feature twice"),
+    ({"features": ["a", "b:nominal"]}, "kind of feature 'b' must be numeric or categorical, got 'nominal'"),
+    ({"features": ["a", "_all"]}, "must not be empty or begin with '_'"),
+    ({"label": "late"}, "--label names a column of the reference rows"),
+    ({"reference": "rows"}, "--reference needs --features"),
+    ({"reference": "rows", "features": ["a", "c"]}, "rows.parquet has no column 'c'; it has 'a', 'b', 'late', 'at'"),
+    ({"reference": "rows", "features": ["a", "b"], "label": "l"}, "rows.parquet has no column 'l'"),
+    ({"reference": "model.onnx", "features": ["a", "b"]}, "cannot read .*model.onnx as Parquet or CSV"),
+    ({"reference": "missing", "features": ["a", "b"]}, "there is no file .*missing"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), WRONG, ids=[str(sorted(w)) + s[-12:] for w, s in WRONG])
+def test_wrong_declarations(repository: Repository, tmp_path: Path, wrong: dict[str, object], sentence: str) -> None:
+    model, rows = _model(tmp_path), _parquet(tmp_path)
+    if "reference" in wrong:
+        wrong = wrong | {"reference": rows if wrong["reference"] == "rows" else tmp_path / str(wrong["reference"])}
+    with pytest.raises((BadRequest, PublishRefused), match=sentence) as refused:
+        publish(repository, **{"name": "m", "model_path": model, **wrong})  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)
+    assert repository.manifests() == []
+
+
+@pytest.mark.parametrize(
+    ("column", "sentence"),
+    [
+        (pa.array(["x", "y"]), "column 'b' holds string, numbers are needed"),
+        (pa.array([[1], [2]]), "column 'b' holds list<.*numbers are needed"),
+    ],
+)
+def test_columns_the_model_cannot_take(repository: Repository, tmp_path: Path, column: Array, sentence: str) -> None:
+    rows = _parquet(tmp_path, {"a": np.ones(2), "b": column})
+    with pytest.raises(PublishRefused, match=sentence):
+        publish(repository, "m", _model(tmp_path), features=["a", "b"], reference=rows)
+
+
+def test_whole_number_inputs_take_no_fractions_and_no_gaps(repository: Repository, tmp_path: Path) -> None:
+    model = _model(tmp_path, models.lookup())
+    for values in (pa.array([0, None, 1]), pa.array([0.5, 1.0])):
+        rows = _parquet(tmp_path, {"index": values})
+        with pytest.raises(PublishRefused, match=r"column 'index' holds values that input 'index' \(INT64\) cannot"):
+            publish(repository, "m", model, features=["index"], reference=rows)
+    assert publish(repository, "m", model, features=["index"], reference=_parquet(tmp_path, {"index": np.arange(3)}))
+
+
+def test_scores_that_are_no_probabilities(repository: Repository, tmp_path: Path) -> None:
+    with pytest.raises(PublishRefused, match=r"needs probabilities in 0..1, output 'y' gave 3 to 3"):
+        publish(repository, "m", _model(tmp_path, models.linear()), task="classification", prediction="y",
+                features=["a", "b"], reference=_parquet(tmp_path, {"a": np.ones(2), "b": np.ones(2)}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"not onnx", models.linear()[:-5], models.external(), models.deep_functions(), models.endless()],
+    ids=["text", "truncated", "external", "crash", "endless"],
+)
+def test_a_refused_file_leaves_everything_as_it_was(repository: Repository, tmp_path: Path, data: bytes) -> None:
+    publish(repository, "m", _model(tmp_path))
+    before = {path: path.read_bytes() for path in (tmp_path / "artifacts").rglob("*") if path.is_file()}
+    with pytest.raises(PublishRefused):
+        publish(repository, "m", _model(tmp_path, data, "bad.onnx"), limits=Limits(wall_s=2.0))
+    assert {path: path.read_bytes() for path in (tmp_path / "artifacts").rglob("*") if path.is_file()} == before
+    assert [m.version for m in repository.manifests()] == ["1"]
+
+
+def test_damage_is_healed_by_publishing_again(repository: Repository, tmp_path: Path) -> None:
+    made = publish(repository, "m", _model(tmp_path)).manifest
+    blob = next((tmp_path / "artifacts").rglob(made.files["model.onnx"]))
+    blob.write_bytes(b"flipped")
+    assert not publish(repository, "m", _model(tmp_path)).created
+    assert repository.read(made, "model.onnx") == models.classifier()
+
+
+_PUBLISH = """
+import sys
+from pathlib import Path
+from tests.test_publishing import _full, _open
+folder = Path(sys.argv[1])
+print("begin", flush=True)
+_full(_open(folder), folder, folder / "rows.parquet")
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.4, 0.8, 1.0, 1.2])
+def test_killed_while_publishing(tmp_path: Path, delay_s: float) -> None:
+    """The steps of storing are enumerated in test_repository; this kills the whole, and looks for what it started."""
+    _parquet(tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", _PUBLISH, str(tmp_path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"begin\n"
+    time.sleep(delay_s)
+    family = psutil.Process(child.pid).children(recursive=True)
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    repository = _open(tmp_path)
+    there = repository.manifests()
+    for manifest in there:
+        assert all(repository.read(manifest, name) for name in manifest.files)
+    again = _full(repository, tmp_path, tmp_path / "rows.parquet")
+    assert again.created is (not there) and again.manifest.version == "1"
