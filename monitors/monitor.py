@@ -166,9 +166,9 @@ class Monitor:
 
     def _judge(self, counts: Counts, at: float) -> None:
         quiet = self.settings.quiet_blocks
-        for name, watch in self._watches.items():
-            watch.judge(counts.cells.get(name), at, self.threshold, quiet)
-        self._all.judge(list(self._watches.values()), at, self.threshold, quiet)
+        bets = [w.judge(counts.cells.get(n), at, self.threshold, quiet) for n, w in self._watches.items()]
+        if any(bets):
+            self._all.judge(list(self._watches.values()), at, self.threshold, quiet)
 
     def _why_no_risk(self) -> str:
         notes = self.profile.notes if self.profile else ("there is no reference profile",)

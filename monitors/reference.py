@@ -210,7 +210,8 @@ def build(
     Each of `values` has shape (n,), in the type the model is fed; NaN (empty text) is missing. `prediction` is the
     model's output for the same rows, shape (n,): a probability for classification, any number for regression;
     `labels`, shape (n,), are the truth about them, NaN where unknown. `time`, shape (n,), is in seconds and gives
-    the blocks on which design effects are measured. Raises PublishRefused when the shapes do not agree.
+    the blocks on which design effects are measured. Raises PublishRefused when shapes do not agree, or for a number
+    that is text.
 
     >>> rng = np.random.default_rng(1)
     >>> profile = build({"x": rng.normal(size=5000).astype(np.float32)}, {"x": "numeric"})
@@ -220,7 +221,7 @@ def build(
     columns = dict(values) | ({} if prediction is None else {PREDICTION: prediction})
     rows = _rows(columns, labels, time)
     block = None if time is None else blocks(time, block_s)
-    features = {n: marginal(c, kinds.get(n, "numeric"), block=block, alpha=alpha) for n, c in columns.items()}
+    features = {n: marginal(c, _kind(n, c, kinds), block=block, alpha=alpha) for n, c in columns.items()}
     risk, why = reference_risk(task, prediction, labels, block, alpha)
     notes = _notes(features, block) + ((why,) if why else ())
     return Profile(rows=rows, block_s=block_s, features=features, risk=risk, notes=notes)
@@ -340,6 +341,13 @@ def _rows(columns: Mapping[str, Array], labels: Array | None, time: Array | None
         if shape != rows:
             raise PublishRefused(f"reference column {name!r} has shape {shape}, expected {rows}")
     return int(rows[0])
+
+
+def _kind(name: str, column: Array, kinds: Mapping[str, Kind]) -> Kind:
+    kind = kinds.get(name, "numeric")
+    if kind == "numeric" and column.dtype.kind not in "biuf":
+        raise PublishRefused(f"reference column {name!r} holds {column.dtype}, a numeric feature needs numbers")
+    return kind
 
 
 def _note(name: str, law: Marginal) -> str:

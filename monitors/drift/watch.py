@@ -50,16 +50,22 @@ class Watch:
         self._bettor = Bettor(law.theta, min(1.0, tolerance + law.error))
         self._state = SavedWatch([], [0.0] * len(CLIPS), [], [], Alarm())
 
-    def judge(self, counts: NDArray[np.int64] | None, at: float, threshold: float, quiet_blocks: int) -> None:
-        """Take the counts, shape (K,), of a block that ended at `at`; None where no row had the feature."""
-        crossed = False
-        if counts is not None and counts.any():
-            self._state.window = [*self._state.window, counts.tolist()][-WINDOW_BLOCKS:]
-            self._state.blocks += 1
-            crossed = self.fit and self._bet(counts) >= threshold
+    def judge(self, counts: NDArray[np.int64] | None, at: float, threshold: float, quiet_blocks: int) -> bool:
+        """Take the counts, shape (K,), of a block that ended at `at`; None where no row had the feature.
+
+        Returns whether there was anything to bet on. A block without rows is not a quiet one: it clears no alarm.
+        """
+        if counts is None or not counts.any():
+            return False
+        self._state.window = [*self._state.window, counts.tolist()][-WINDOW_BLOCKS:]
+        self._state.blocks += 1
+        if not self.fit:
+            return False
+        crossed = self._bet(counts) >= threshold
         if crossed:
             self._state.s = [0.0] * len(CLIPS)
         self._state.alarm.update(crossed, at, quiet_blocks)
+        return True
 
     def verdict(self, threshold: float) -> DriftVerdict:
         state = self._state
@@ -106,11 +112,8 @@ class AllWatch:
         self._state = SavedAll(Alarm())
 
     def judge(self, watches: Sequence[Watch], at: float, threshold: float, quiet_blocks: int) -> None:
-        """After the watches judged the block that ended at `at`."""
-        fit = [watch for watch in watches if watch.fit]
-        if not fit:
-            return
-        state = self._state
+        """After the watches bet on the block that ended at `at`, one of them at least."""
+        fit, state = [watch for watch in watches if watch.fit], self._state
         state.log_e = float(log_mean_exp(np.concatenate([watch.share for watch in fit])))
         state.blocks += 1
         crossed = state.log_e >= threshold

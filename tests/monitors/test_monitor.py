@@ -144,6 +144,13 @@ def test_nothing_came_yet() -> None:
     assert [*states, monitor.state] == ["no_data", "no_data", "ok"]
 
 
+def test_rows_without_any_feature_are_no_data() -> None:
+    monitor = Monitor(PROFILE, HOURLY, 2)
+    for slot in range(5):
+        monitor.fold(slot, Counts(500))
+    assert (monitor.state, monitor.drift()[ALL].blocks) == ("no_data", 0)
+
+
 def test_harm_is_an_alarm() -> None:
     monitor = Monitor(PROFILE, HOURLY, 2)
     for slot in range(40):

@@ -193,6 +193,11 @@ def test_shapes_must_agree() -> None:
         build({}, {})
 
 
+def test_text_is_no_number() -> None:
+    with pytest.raises(PublishRefused, match="'x' holds object, a numeric feature needs numbers"):
+        build({"x": np.array(["a", "b"], object)}, {"x": "numeric"})
+
+
 def test_a_file_that_is_no_profile() -> None:
     with pytest.raises(ArtifactCorrupt, match="not a reference profile"):
         reference.decode(b"{}")

@@ -87,9 +87,15 @@ def test_one_feature_of_twenty_is_enough_for_all_of_them() -> None:
     assert verdict.psi == watches[3].verdict(THRESHOLD).psi
 
 
+def test_an_alarm_is_not_cleared_by_silence() -> None:
+    watch = Watch(law(), 0.02)
+    assert judged(watch, [2.0] * 2)[-1]
+    assert not any(watch.judge(None, 60.0 * number, THRESHOLD, 3) for number in range(3, 20))
+    assert watch.verdict(THRESHOLD).alarm
+
+
 def test_all_of_nothing_is_unfit() -> None:
     everything = AllWatch()
-    everything.judge([], 0.0, THRESHOLD, 10)
     assert everything.verdict(THRESHOLD, []).note == "no feature can be judged"
 
 
