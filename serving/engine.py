@@ -5,6 +5,7 @@ Frames that wait for each other's run are merged into one when rows are independ
 """
 
 import asyncio
+import math
 import os
 import time
 from collections import deque
@@ -28,6 +29,7 @@ INLINE_S = 0.0005  # runs shorter than this stay in the loop
 
 class Model(Protocol):
     def run(self, inputs: dict[str, Array]) -> list[Array]: ...
+    def interrupt(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -126,7 +128,20 @@ class Engine:
             self._finish(group, self._attempt(group), started)
         else:
             run = self._loop.run_in_executor(self._thread, self._attempt, group)
-            run.add_done_callback(lambda done: self._finish(group, done.result(), started))
+            timer = self._interrupt_at(max(job.deadline or math.inf for job in group))
+            run.add_done_callback(lambda done: self._ran(group, done.result(), started, timer))
+
+    def _interrupt_at(self, deadline: float) -> asyncio.TimerHandle | None:
+        """End the run when nobody waits for it any more, so that the replica is free for others."""
+        if deadline == math.inf:
+            return None
+        return self._loop.call_later(max(0.0, deadline - time.monotonic()), self._model.interrupt)
+
+    def _ran(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float,
+             timer: asyncio.TimerHandle | None) -> None:  # fmt: skip
+        if timer is not None:
+            timer.cancel()
+        self._finish(group, attempt, started)
 
     def _next_group(self) -> list[Job]:
         """The oldest jobs of one key that fit into a run; what is past its deadline is answered, not run."""
