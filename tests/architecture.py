@@ -12,7 +12,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.routing",),
     ("serving.planning",),
     # what a version is, where it is kept, how its bytes run
-    ("serving.artifacts", "serving.migrations", "serving.runtime", "serving.validation"),
+    ("serving.artifacts", "serving.migrations", "serving.rows", "serving.runtime", "serving.validation"),
     ("serving.database", "serving.probe"),
     ("serving.repository",),
     # evidence: reference -> counts -> verdicts
@@ -80,7 +80,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "orjson": ("serving.codec",),
     "platformdirs": ("serving.config", "serving.demo_setup"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
-    "pyarrow": ("serving.demo", "serving.flights", "serving.publishing", "serving.training"),
+    "pyarrow": ("serving.demo", "serving.flights", "serving.rows", "serving.training"),
     "ray": ("serving.controller", "serving.node", "serving.replica", "serving.up"),
     "rich": ("serving.cli", "serving.demo", "serving.demo_setup", "serving.demo_table"),
     "scipy": ("monitors.loss", "serving.training"),
