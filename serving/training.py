@@ -68,7 +68,7 @@ def train(flights: Traffic, version: str, folder: Path, data_digest: str, on_tre
     """Train, convert and keep `version` in `folder`; `on_tree` is called TREES times. Takes about a second."""
     period = flights.times < utc(TRAINED_UNTIL[version])
     held_out = period & (flights.times // DAY_S % 4 == 3)
-    booster = _fit(flights, period & ~held_out, on_tree)
+    booster = fit(flights, period & ~held_out, on_tree)
     model, reference = _paths(folder, version)
     folder.mkdir(parents=True, exist_ok=True)
     model.write_bytes(to_onnx(booster))
@@ -78,10 +78,25 @@ def train(flights: Traffic, version: str, folder: Path, data_digest: str, on_tre
     return Trained(version, model, reference, lineage)
 
 
+def fit(flights: Traffic, rows: Array, on_tree: Callable[[], None]) -> lightgbm.Booster:
+    """Learn from the labelled ones of `rows` (a mask), and from every hundredth a second time without its weather.
+
+    Where a feature was never missing in training, LightGBM would later read NaN as 0 degrees, and ONNX would not.
+    """
+    rows = rows & np.isfinite(flights.labels)
+    features, labels = flights.rows[rows], flights.labels[rows]
+    blind = features[::100].copy()
+    blind[:, [FEATURES.index(name) for name in WEATHER]] = np.nan
+    data = lightgbm.Dataset(
+        np.vstack([features, blind]), np.concatenate([labels, labels[::100]]), feature_name=list(FEATURES)
+    )
+    return lightgbm.train(dict(PARAMETERS), data, TREES, callbacks=[lambda _: on_tree()])
+
+
 def to_onnx(booster: lightgbm.Booster) -> bytes:
     """Input `features` [N, k] FP32, outputs `label` and `probabilities` [N, 2]."""
     inputs = [("features", FloatTensorType([None, booster.num_feature()]))]
-    model = convert_lightgbm(booster, name="flights", initial_types=inputs, zipmap=False, target_opset=15)
+    model = convert_lightgbm(_single(booster), name="flights", initial_types=inputs, zipmap=False, target_opset=15)
     return bytes(model.SerializeToString())
 
 
@@ -99,21 +114,6 @@ def auc(scores: Array, labels: Array) -> float:
 def brier(scores: Array, labels: Array) -> float:
     """Mean squared difference of probability and label, in [0, 1]; 0 when every forecast was certain and right."""
     return float(np.mean((scores - labels) ** 2))
-
-
-def _fit(flights: Traffic, rows: Array, on_tree: Callable[[], None]) -> lightgbm.Booster:
-    """Every hundredth row is learned from a second time, without its weather.
-
-    Where a feature was never missing in training, LightGBM would later read NaN as 0 degrees, and ONNX would not.
-    """
-    rows = rows & np.isfinite(flights.labels)
-    features, labels = flights.rows[rows], flights.labels[rows]
-    blind = features[::100].copy()
-    blind[:, [FEATURES.index(name) for name in WEATHER]] = np.nan
-    data = lightgbm.Dataset(
-        np.vstack([features, blind]), np.concatenate([labels, labels[::100]]), feature_name=list(FEATURES)
-    )
-    return _single(lightgbm.train(dict(PARAMETERS), data, TREES, callbacks=[lambda _: on_tree()]))
 
 
 def _single(booster: lightgbm.Booster) -> lightgbm.Booster:
