@@ -97,7 +97,7 @@ def _publish(repository: Repository, version: "Trained") -> tuple[str, ...]:
     published = publish(
         repository, MODEL, version.model, version=version.version, task="classification",
         prediction=f"{OUTPUT}:{COLUMN}", features=features, reference=version.reference,
-        label="late", time="departs", lineage=version.lineage,
+        label="late", time="departs", block_s=DAY_S, lineage=version.lineage,
     )  # fmt: skip
     return published.notes
 
