@@ -177,7 +177,11 @@ def _gateway_waits(running: Running) -> str:
 
 def _remember(config: Config) -> None:
     """For `gaugeway status`, `down`, `route`, `label`: where this gateway listens."""
-    urls = {"gateway": _url(config.gateway.host, config.gateway.port), "admin": _url(config.admin.host, config.admin.port)}
+    urls = {
+        "gateway": _url(config.gateway.host, config.gateway.port),
+        "admin": _url(config.admin.host, config.admin.port),
+        "metrics": _url(config.metrics.host, config.metrics.node_port),
+    }
     (config.run_dir / "up.json").write_text(json.dumps({"pid": os.getpid(), **urls}))
 
 

@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # processes and what starts them
     ("serving.replica", "serving.worker", "serving.node"),
     ("serving.controller",),
+    ("serving.cluster",),
     ("serving.client", "serving.up"),
     # the demo and the command line
     ("serving.flights", "serving.replay", "serving.verdicts"),
@@ -81,7 +82,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "platformdirs": ("serving.config", "serving.demo_setup"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
     "pyarrow": ("serving.demo", "serving.flights", "serving.rows", "serving.training"),
-    "ray": ("serving.controller", "serving.node", "serving.replica", "serving.up"),
+    "ray": ("serving.cluster", "serving.controller", "serving.node", "serving.replica"),
     "rich": ("serving.cli", "serving.demo", "serving.demo_setup", "serving.demo_table"),
     "scipy": ("monitors.loss", "serving.training"),
     "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
@@ -92,7 +93,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
 
 # Imports inside a function, with the reason.
 LAZY: dict[tuple[str, str], str] = {
-    ("serving.cli", "serving.up"): "Ray takes a second to import; the other commands do without",
+    ("serving.up", "serving.cluster"): "parts of Ray's environment are read when it is imported",
     ("serving.cli", "serving.demo"): "needs the extra `demo`",
     ("serving.cli", "serving.publishing"): "SQL and arrow, for this command alone",
     ("serving.cli", "serving.repository"): "SQL, for two commands alone",
