@@ -12,7 +12,7 @@ from monitors.book import Version
 from monitors.journal import Journal
 from monitors.ledger import Identity, Name
 from serving import manifest
-from serving.errors import ArtifactCorrupt, NotFound, NotReady
+from serving.errors import ArtifactCorrupt, NotFound
 from serving.manifest import REFERENCE_FILE, Manifest
 
 ASK_AGAIN_S = 5.0  # about a version that the repository did not know
@@ -37,7 +37,7 @@ class Catalogue:
     def find(self, identity: Identity, now: float) -> Version | None:
         """The version whose content has this digest; None when the repository has no such one.
 
-        Raises NotReady when the repository cannot be reached: then ask again.
+        Raises Unavailable when the repository cannot be reached: then ask again.
         """
         model, version, digest = identity
         known = self._known.get((model, version))
@@ -45,12 +45,9 @@ class Catalogue:
             return known
         if now - self._unknown.get(identity, -ASK_AGAIN_S) < ASK_AGAIN_S:
             return None
-        try:
-            found = self._ask(model, version)
-            if found is not None and found.digest == digest:
-                return self._remember(found)
-        except Exception as error:  # the edge to databases and object stores, whose errors have no common root
-            raise NotReady(f"the model repository cannot be read: {type(error).__name__}: {error}") from error
+        found = self._ask(model, version)
+        if found is not None and found.digest == digest:
+            return self._remember(found)
         self._unknown[identity] = now
         return None
 

@@ -73,20 +73,19 @@ class _Sent(msgspec.Struct):
 
 
 def parse(body: bytes) -> Labelling:
-    """Labels from a JSON array (or one object). Raises msgspec.DecodeError when the body is not JSON.
+    """Labels from a JSON array. Raises msgspec.DecodeError or RecursionError when the body is none.
 
-    >>> parsed = parse(b'[{"model": "m", "id": "a", "label": true, "time": "2013-01-01T00:00:00Z"}, {"id": 1}]')
+    >>> parsed = parse(b'[{"model": "m", "id": "a", "label": true, "time": "2013-01-01T00:00:00Z"}, {"id": "b"}]')
     >>> parsed.labels
     [(0, Label(model='m', id='a', row=0, label=1.0, time=1356998400.0))]
     >>> parsed.refused
     [Refused(index=1, reason='Object missing required field `model`')]
     """
-    items = msgspec.json.decode(body, type=list[msgspec.Raw]) if body.lstrip()[:1] == b"[" else [msgspec.Raw(body)]
     result = Labelling([])
-    for index, item in enumerate(items):
+    for index, item in enumerate(msgspec.json.decode(body, type=list[msgspec.Raw])):
         try:
             result.labels.append((index, _label(_decoder.decode(item))))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             result.refused.append(Refused(index, str(error)))
     return result
 
@@ -104,7 +103,7 @@ def _label(sent: _Sent) -> Label:
         raise ValueError(f"row must be between 0 and 2^31, got {sent.row}")
     label = float(sent.label) if abs(sent.label) < 1e300 else math.inf
     if not math.isfinite(label):
-        raise ValueError(f"label must be a finite number, got {sent.label}")
+        raise ValueError(f"label must be a finite number, got {sent.label!s:.40}")
     return Label(sent.model, sent.id, sent.row, label, _seconds(sent.time))
 
 
@@ -168,7 +167,7 @@ class Listener:
         body = await request.read()
         try:
             labelling = await asyncio.get_running_loop().run_in_executor(None, parse, body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             return _error(400, f"labels must be a JSON array: {error}")
         return await self._ask(labelling, _json)
 

@@ -19,7 +19,7 @@ from monitors.labels import Label
 from monitors.listener import MAX_QUESTIONS, Answer, Asking, Labelling, Listener, Questions, Refused
 from monitors.station import Station
 from serving.config import Config, restore
-from serving.errors import Conflict, NotReady
+from serving.errors import Conflict, Unavailable
 from serving.manifest import Manifest
 from serving.metrics import collect
 from serving.repository import Repository
@@ -80,7 +80,7 @@ class Sidecar:
     def _poll(self) -> bool:
         try:
             more = self._station.poll(time.time())
-        except NotReady as error:
+        except Unavailable as error:
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.warning("%s; the rings are read as soon as it can", error)

@@ -62,7 +62,7 @@ class Station:
     def poll(self, now: float) -> bool:
         """Count what is new, seal and judge what is due. True: there is more to read at once.
 
-        Raises NotReady when the repository cannot be reached; then nothing was counted, and the next poll takes
+        Raises Unavailable when the repository cannot be reached; then nothing was counted, and the next poll takes
         up the same records.
         """
         batch = self._held or self._source.read()

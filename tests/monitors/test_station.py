@@ -7,7 +7,7 @@ import pytest
 from monitors.station import Station
 from serving import record
 from serving.config import Monitors
-from serving.errors import NotReady
+from serving.errors import Unavailable
 from serving.manifest import Manifest
 from serving.record import RingWriter
 from tests.monitors.traffic import START, Registry, manifest, stream
@@ -76,7 +76,7 @@ def test_a_repository_that_cannot_be_reached_holds_the_records_back(tmp_path: Pa
 
         def manifest(self, model: str, version: str) -> Manifest:
             if self.away:
-                raise OSError("connection refused")
+                raise Unavailable("connection refused")
             return super().manifest(model, version)
 
     registry = Away(manifest("1"), manifest("2"))
@@ -85,7 +85,7 @@ def test_a_repository_that_cannot_be_reached_holds_the_records_back(tmp_path: Pa
     records, _ = stream(50)
     for found in records:
         ring.append(record.encode(found), found.rows)
-    with pytest.raises(NotReady, match="connection refused"):
+    with pytest.raises(Unavailable, match="connection refused"):
         subject.poll(NOW)
     assert subject.report(NOW).document.models == {}
     registry.away = False
