@@ -1,13 +1,12 @@
 """How deep JSON is nested, without a second parser."""
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_STEPS = bytes(1 if c in b"[{" else 255 if c in b"]}" else 0 for c in range(256))  # 255 is -1 as int8
-_NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+_REST = bytes(c for c in range(256) if c not in b'[]{}"')
 _CHUNK_BYTES = 2**20
 
 
@@ -28,10 +27,12 @@ def _openings(text: bytes) -> int:
 
 
 def _depth(text: bytes) -> int:
-    brackets = _STRING.sub(b"", text).translate(_STEPS, _NOT_BRACKETS)
-    deepest = depth = 0
-    for at in range(0, len(brackets), _CHUNK_BYTES):
-        steps = np.frombuffer(brackets[at : at + _CHUNK_BYTES], np.int8)
-        depths = depth + np.cumsum(steps, dtype=np.int64)
-        deepest, depth = max(deepest, int(depths.max())), int(depths[-1])
+    """In bounded memory and in C: a regular expression takes gigabytes for millions of strings."""
+    marks = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _REST)  # now quotes open and close strings
+    deepest = depth = quotes = 0
+    for at in range(0, len(marks), _CHUNK_BYTES):
+        chunk = np.frombuffer(marks[at : at + _CHUNK_BYTES], np.uint8)
+        quoted = quotes + np.cumsum(chunk == ord('"'))
+        depths = depth + np.cumsum(np.where(quoted % 2, 0, _STEPS[chunk]))
+        deepest, depth, quotes = max(deepest, int(depths.max())), int(depths[-1]), int(quoted[-1])
     return deepest

@@ -26,7 +26,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-class _Input(msgspec.Struct):
+class _Input(msgspec.Struct, gc=False):
     name: str
     datatype: str
     shape: list[int]
@@ -34,12 +34,12 @@ class _Input(msgspec.Struct):
     parameters: dict[str, Parameter] | None = None
 
 
-class _Output(msgspec.Struct):
+class _Output(msgspec.Struct, gc=False):
     name: str
     parameters: dict[str, Parameter] | None = None
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, gc=False):
     """Unknown keys are ignored: the kserve client always sends `model_name`. Some clients send null for "not given"."""
 
     inputs: list[_Input]
@@ -140,11 +140,11 @@ def _parse(text: bytes, limits: Limits) -> _Request:
         raise BadRequest(f"malformed body: {error}{_nan_hint(text)}") from None
     except RecursionError:
         raise BadRequest(f"JSON is nested deeper than {limits.max_json_depth}") from None
-    if deeper_than(limits.max_json_depth, text, (bytes(item.data) for item in wire.inputs)):  # data: typed lists
-        raise BadRequest(f"JSON is nested deeper than {limits.max_json_depth}")
     _check_tensors("inputs", [item.name for item in wire.inputs], limits)
     if wire.outputs:
         _check_tensors("outputs", [item.name for item in wire.outputs], limits)
+    if deeper_than(limits.max_json_depth, text, (bytes(item.data) for item in wire.inputs)):  # data: typed lists
+        raise BadRequest(f"JSON is nested deeper than {limits.max_json_depth}")
     return wire
 
 
