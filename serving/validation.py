@@ -20,6 +20,7 @@ from serving.protocol import DATATYPES, Array, Signature
 from serving.record import Column
 
 _NAMES = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
+_MEMORY_RATIO = 8  # of a large file: it is parsed twice and run
 MAX_MODEL_BYTES = 2**31 - 1  # of a protobuf message
 
 
@@ -73,8 +74,8 @@ def validate(model: bytes | Path, rows: Mapping[str, Array] | None = None, limit
 
     Raises PublishRefused with the reason.
     """
-    limits = limits or Limits()
     data = model if isinstance(model, bytes) else read_model(model)
+    limits = limits or Limits(memory_bytes=max(Limits().memory_bytes, _MEMORY_RATIO * len(data)))
     with tempfile.TemporaryDirectory(prefix="gaugeway-publish-") as folder:
         order = _prepare(Path(folder), data, rows, limits)
         findings = _judge(*_run_child(Path(folder), order), limits)

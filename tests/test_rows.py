@@ -1,0 +1,92 @@
+"""Reference rows arrive in the types the model is fed, or are refused with the column's name."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from serving.errors import PublishRefused
+from serving.manifest import Feature
+from serving.protocol import Signature, TensorSpec
+from serving.rows import Rows
+
+
+def _rows(folder: Path, values: list[Any], kind: Any = None) -> Rows:
+    parquet.write_table(pa.table({"c": pa.array(values, kind)}), folder / "rows.parquet")
+    return Rows(folder / "rows.parquet", ["c"])
+
+
+def _feed(rows: Rows, datatype: str, shape: tuple[int, ...] = (-1,)) -> Any:
+    return rows.tensors(Signature((TensorSpec("x", datatype, shape),), ()), [Feature("c", "x")])["x"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, None, 3], None, [1, np.nan, 3]),
+        ([True, False, None], None, [1, 0, np.nan]),
+        ([Decimal("1.5"), None], None, [1.5, np.nan]),
+        ([None, None], None, [np.nan, np.nan]),
+        ([1e300, -1e300], None, [np.inf, -np.inf]),
+    ],
+)
+def test_numbers_become_the_inputs_type_and_gaps_nan(
+    tmp_path: Path, values: list[Any], kind: Any, expected: list[float]
+) -> None:
+    fed = _feed(_rows(tmp_path, values, kind), "FP32")
+    assert fed.dtype == np.float32
+    np.testing.assert_array_equal(fed, expected)
+
+
+def test_large_whole_numbers_stay_exact(tmp_path: Path) -> None:
+    assert _feed(_rows(tmp_path, [2**53 + 1, -1]), "INT64").tolist() == [2**53 + 1, -1]
+    with pytest.raises(PublishRefused, match="column 'c' holds values that input 'x'"):
+        _feed(_rows(tmp_path, [300, 1]), "UINT8")
+
+
+def test_text_is_bytes_and_categories_are_their_words(tmp_path: Path) -> None:
+    assert _feed(_rows(tmp_path, ["a", None, "ö"]), "BYTES").tolist() == [b"a", b"", "ö".encode()]
+    words = pa.array(["x", "y", "x"]).dictionary_encode()
+    parquet.write_table(pa.table({"c": words}), tmp_path / "d.parquet")
+    fed = _feed(Rows(tmp_path / "d.parquet", ["c"]), "BYTES", (-1, 1))
+    assert fed.tolist() == [[b"x"], [b"y"], [b"x"]]
+
+
+def test_times_are_seconds(tmp_path: Path) -> None:
+    moment = datetime(2013, 1, 1, 12, tzinfo=UTC)
+    expected = moment.timestamp()
+    assert _rows(tmp_path, [moment, moment]).times("c").tolist() == [expected] * 2
+    assert _rows(tmp_path, [datetime(2013, 1, 1, 12)], pa.timestamp("ns")).times("c").tolist() == [expected]
+    assert _rows(tmp_path, [date(2013, 1, 1)]).times("c").tolist() == [expected - 43200]
+    assert _rows(tmp_path, [expected]).times("c").tolist() == [expected]
+    with pytest.raises(PublishRefused, match="column 'c' holds times, but 1 are missing"):
+        _rows(tmp_path, [moment, None]).times("c")
+
+
+def test_labels_may_be_unknown(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(_rows(tmp_path, [True, None]).labels("c"), [1, np.nan])
+    with pytest.raises(PublishRefused, match="column 'c' holds string, numbers are needed"):
+        _rows(tmp_path, ["yes"]).labels("c")
+
+
+def test_files_that_give_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(PublishRefused, match="has no rows"):
+        _rows(tmp_path, [], pa.float64())
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "rows.parquet").read_bytes()[:-10])
+    (tmp_path / "twice.csv").write_text("c,c\n1,2\n")
+    (tmp_path / "empty.csv").write_text("")
+    wrong = {"cut.parquet": "cannot read", "twice.csv": "several columns 'c'", "empty.csv": "cannot read"}
+    for name, sentence in wrong.items():
+        with pytest.raises(PublishRefused, match=sentence):
+            Rows(tmp_path / name, ["c"])
+
+
+def test_an_input_without_a_feature_is_named(tmp_path: Path) -> None:
+    signature = Signature((TensorSpec("x", "FP32", (-1,)), TensorSpec("y", "FP32", (-1,))), ())
+    with pytest.raises(PublishRefused, match="gives no values for input 'y'"):
+        _rows(tmp_path, [1.0]).tensors(signature, [Feature("c", "x")])
