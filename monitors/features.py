@@ -11,18 +11,12 @@ from serving.protocol import Array
 from serving.record import Column, Record
 
 
-def extract(record: Record, manifest: Manifest) -> dict[str, Array]:
-    """Feature name -> shape (rows,), and `_prediction` where the version declares one.
-
-    What the record does not carry (a failed batch, an input that is not on the allow list) is left out.
-    """
-    return extract_all([record], manifest)
-
-
 def extract_all(records: Sequence[Record], manifest: Manifest) -> dict[str, Array]:
-    """As `extract`, of several records of one version, rows one after the other: the same numbers, sooner.
+    """Of records of one version: feature name -> shape (rows,), and `_prediction` where the version declares one.
 
-    Columns of one datatype are joined as bytes before they become an array. Failed batches are passed over.
+    Rows come one record after the other. Failed batches are passed over; what one of the other records does not
+    carry (an input that is not on the allow list) is left out of all. Tensors are joined as bytes, before they
+    become arrays: a record of one row costs little.
     """
     whole = [record for record in records if record.outputs]
     columns = select(manifest.features, _joined([record.inputs for record in whole]))

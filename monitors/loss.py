@@ -35,27 +35,15 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     bound: float  # upper confidence bound of the risk, at least `mean`
     n: int
     blocks: int  # blocks of time behind `bound`; 0: rows were taken as independent
-    calibration: tuple[Calibration, ...] = ()
-
-    def losses(self, predictions: Array, labels: Array) -> NDArray[np.float64]:
-        """Loss of each row in [0, 1], shapes (n,); NaN where prediction or label is NaN.
-
-        >>> risk = Risk(task="classification", mean=0.1, bound=0.12, n=500, blocks=0)
-        >>> risk.losses(np.array([0.9, 0.5]), np.array([1, 0])).round(3).tolist()
-        [0.01, 0.25]
-        """
-        return losses(self.task, self.cap, predictions, labels)
-
-    def refusal(self, label: float) -> str | None:
-        """Why this label cannot be judged, else None."""
-        if not math.isfinite(label):
-            return f"label must be a finite number, got {label}"
-        if self.task == "classification" and label not in (0, 1):
-            return f"label of a classification must be 0 or 1, got {label:g}"
-        return None
+    calibration: tuple[Calibration, ...] = ()  # of the prediction, in increasing order
 
 
 def losses(task: str, cap: float, predictions: Array, labels: Array) -> NDArray[np.float64]:
+    """Loss of each row in [0, 1], shapes (n,); NaN where prediction or label is NaN.
+
+    >>> losses("classification", 1.0, np.array([0.9, 0.5]), np.array([1, 0])).round(3).tolist()
+    [0.01, 0.25]
+    """
     gap = np.abs(np.asarray(predictions, np.float64) - np.asarray(labels, np.float64))
     return np.minimum(gap, 1.0) ** 2 if task == "classification" else np.minimum(gap / cap, 1.0)
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -100,14 +99,6 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def error(self) -> float:
         """Total variation between `theta` and the law it estimates; see `reference_error`."""
         return reference_error(self.size, self.effective_rows, self.alpha)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the cells are called, in their order."""
-        if self.kind == "categorical":
-            return (*map(str, self.categories), "other", "unseen", "missing")
-        bounds = [f"{bound:.6g}" for bound in (self.low, *self.edges, self.high)]
-        return ("below", *map("..".join, pairwise(bounds)), "above", "missing")
 
     def cells(self, values: Array) -> NDArray[np.intp]:
         """The cell of each value, shape (n,), 0 <= cell < K."""

@@ -56,8 +56,7 @@ class LabelCounts(msgspec.Struct, array_like=True):
 
     `loss` is the sum of the labelled rows' losses in units of 2**-32: an integer, so that it adds exactly.
 
-    >>> a = LabelCounts(predictions=3)
-    >>> a.label(np.array([0.25, 0.5]))
+    >>> a = LabelCounts(predictions=3, labelled=2, loss=int(0.75 / LOSS_UNIT))
     >>> a.add(LabelCounts(predictions=1))
     >>> a.predictions, a.labelled, a.mean
     (4, 2, 0.375)
@@ -66,11 +65,6 @@ class LabelCounts(msgspec.Struct, array_like=True):
     predictions: int = 0
     labelled: int = 0
     loss: int = 0
-
-    def label(self, losses: Array) -> None:
-        """Count the losses in [0, 1] of rows that are already among `predictions`; shape (n,), no NaN."""
-        self.labelled += len(losses)
-        self.loss += sum(np.rint(np.asarray(losses, np.float64) / LOSS_UNIT).astype(np.int64).tolist())
 
     @property
     def size(self) -> int:

@@ -1,9 +1,10 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.alarm import Alarm
 
 
+@settings(deadline=None)
 @given(crossings=st.lists(st.booleans()), quiet=st.integers(1, 5))
 def test_it_is_on_while_one_of_the_last_blocks_raised_it(crossings: list[bool], quiet: int) -> None:
     alarm = Alarm()

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.block import Blocks, Closed
@@ -33,6 +33,7 @@ def test_what_has_too_few_rows_waits() -> None:
     assert folded({3: 9}) == []
 
 
+@settings(deadline=None)
 @given(
     slots=st.dictionaries(st.integers(0, 100), st.integers(0, 20)),
     looks=st.sets(st.integers(0, 200)),

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from monitors.features import extract, extract_all
+from monitors.features import extract_all
 from serving.manifest import Feature, Manifest, Prediction
 from serving.protocol import Signature
 from serving.record import Column, Record
@@ -57,7 +57,7 @@ def record(rows: int = 3, **inputs: Column) -> Record:
 
 
 def test_columns_inputs_and_the_prediction() -> None:
-    values = extract(record(), MANIFEST)
+    values = extract_all([record()], MANIFEST)
     assert {name: column.tolist() for name, column in values.items()} == {
         "hour": [0, 3, 6],
         "distance": [2, 5, 8],
@@ -70,7 +70,7 @@ def test_columns_inputs_and_the_prediction() -> None:
 
 def test_records_together_are_the_records_one_after_the_other() -> None:
     records = [record(1), record(4), failed(), record(2)]
-    apart = [extract(one, MANIFEST) for one in records if one.outputs]
+    apart = [extract_all([one], MANIFEST) for one in records if one.outputs]
     together = extract_all(records, MANIFEST)
     assert together.keys() == apart[0].keys()
     for name, column in together.items():
@@ -89,17 +89,17 @@ def test_nothing_was_computed(records: list[Record]) -> None:
 def test_an_input_that_is_not_recorded_is_left_out() -> None:
     one = record()
     without = msgspec.structs.replace(one, inputs={"x": one.inputs["x"]})
-    assert set(extract(without, MANIFEST)) == {"hour", "distance", "_prediction"}
+    assert set(extract_all([without], MANIFEST)) == {"hour", "distance", "_prediction"}
     assert set(extract_all([one, without], MANIFEST)) == {"hour", "distance", "_prediction"}
 
 
 def test_a_version_without_prediction() -> None:
-    assert "_prediction" not in extract(record(), msgspec.structs.replace(MANIFEST, prediction=None))
+    assert "_prediction" not in extract_all([record()], msgspec.structs.replace(MANIFEST, prediction=None))
 
 
 def test_bf16_is_read_as_the_number_it_is() -> None:
     bits = (np.array([1.5, -2.0, 0.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    assert extract(record(age=Column.of("BF16", bits)), MANIFEST)["age"].tolist() == [1.5, -2.0, 0.0]
+    assert extract_all([record(age=Column.of("BF16", bits))], MANIFEST)["age"].tolist() == [1.5, -2.0, 0.0]
 
 
 def test_tensors_of_different_widths_are_not_laid_together() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from monitors.loss import reference_risk, upper_bound, upper_bound_of_blocks
+from monitors.loss import losses, reference_risk, upper_bound, upper_bound_of_blocks
 
 
 def test_brier() -> None:
@@ -18,7 +18,7 @@ def test_absolute_error_over_its_cap() -> None:
     risk, why = reference_risk("regression", truth + rng.normal(size=5_000), truth, None, 0.01)
     assert risk is not None and why == ""
     assert risk.cap == pytest.approx(2.576, rel=0.05)  # 99th percentile of |N(0, 1)|
-    assert risk.losses(np.array([0.0, 0.0]), np.array([risk.cap / 2, -50.0])).tolist() == [0.5, 1.0]
+    assert losses(risk.task, risk.cap, np.array([0.0, 0.0]), np.array([risk.cap / 2, -50.0])).tolist() == [0.5, 1.0]
     assert risk.mean < risk.bound < risk.mean + 0.03
 
 
@@ -76,11 +76,3 @@ def test_calibration_adds_up() -> None:
     assert sum(row.n for row in risk.calibration) == 4_000
     assert sum(row.n * row.label for row in risk.calibration) == pytest.approx(y.sum())
     assert all(abs(row.prediction - row.label) < 0.12 for row in risk.calibration)
-
-
-def test_labels_that_cannot_be_judged() -> None:
-    risk, _ = reference_risk("classification", np.full(500, 0.5), np.arange(500) % 2, None, 0.01)
-    assert risk is not None
-    assert risk.refusal(1.0) is None
-    assert risk.refusal(2.0) == "label of a classification must be 0 or 1, got 2"
-    assert risk.refusal(float("nan")) == "label must be a finite number, got nan"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -20,10 +20,10 @@ def test_ten_quantile_bins_below_above_missing() -> None:
     law = marginal(np.arange(10_000.0), "numeric")
     assert law.counts == (0, *[1_000] * 10, 0, 0)
     assert law.edges == tuple(range(1_000, 10_000, 1_000))
-    assert law.names[:3] == ("below", "0..1000", "1000..2000") and law.names[-2:] == ("above", "missing")
     assert law.theta.tolist() == pytest.approx([0.5 / 10_006.5] + [1_000.5 / 10_006.5] * 10 + [0.5 / 10_006.5] * 2)
 
 
+@settings(deadline=None)
 @given(values=columns, live=columns)
 def test_every_value_has_a_cell_and_edges_are_distinct(values: np.ndarray, live: np.ndarray) -> None:
     law = marginal(values, "numeric")
@@ -39,6 +39,7 @@ def test_every_value_has_a_cell_and_edges_are_distinct(values: np.ndarray, live:
         assert law.count(live)[0] == (live < low).sum() and law.count(live)[-2] == (live > high).sum()
 
 
+@settings(deadline=None)
 @given(values=columns, live=columns)
 def test_a_profile_read_back_counts_the_same(values: np.ndarray, live: np.ndarray) -> None:
     profile = build({"x": values}, {"x": "numeric"}, labels=None)
@@ -95,7 +96,6 @@ def test_categories(kind: str) -> None:
     assert law.counts == (*[300] * 10, 200, 10, 5)  # seen once counts as unseen
     live = typed(["0", "9", "50", "60", "99", ""], kind)
     assert law.count(live).tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 1, 1]
-    assert law.names == (*map(str, law.categories), "other", "unseen", "missing")
 
 
 def test_text_of_the_reference_is_the_bytes_of_requests() -> None:

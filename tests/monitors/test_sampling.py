@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.sampling import blocks, design_effect, fewest_rows, most_cells, reference_error
 
 
+@settings(deadline=None)
 @given(rows=st.integers(300, 10**7))
 def test_most_cells_is_the_most(rows: int) -> None:
     most = most_cells(rows)
@@ -21,6 +22,7 @@ def test_the_reference_is_as_far_from_the_truth_as_it_says() -> None:
     assert distance.mean() > reference_error(13, 1_200) / 4
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 100))
 def test_fewest_rows_are_the_fewest(size: int) -> None:
     assert reference_error(size, fewest_rows(size)) <= 0.1 < reference_error(size, fewest_rows(size) - 1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -183,6 +183,7 @@ def _with(law: Marginal, design_effect: float) -> Marginal:
 weights = st.lists(st.floats(0.001, 1.0), min_size=13, max_size=13).map(lambda w: np.array(w) / sum(w))
 
 
+@settings(deadline=None)
 @given(theta=weights, q=weights, tolerance=st.floats(0.0, 0.5))
 def test_no_law_within_the_tolerance_wins_on_average(theta: Floats, q: Floats, tolerance: float) -> None:
     """The law that wins most takes mass from the cells that pay least and lays it on the one that pays most."""
@@ -197,6 +198,7 @@ def test_no_law_within_the_tolerance_wins_on_average(theta: Floats, q: Floats, t
         assert (law * e).sum() <= 1 + 1e-9
 
 
+@settings(deadline=None)
 @given(s=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
 def test_the_mean_of_evidence_does_not_overflow(s: list[float]) -> None:
     mean = log_mean_exp(np.array(s))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -9,6 +9,7 @@ from monitors.drift.ks import ks
 cells = st.lists(st.integers(0, 50), min_size=4, max_size=4).map(np.array)
 
 
+@settings(deadline=None)
 @given(a=cells, b=cells)
 def test_it_is_the_distance_of_the_binned_rows(a: np.ndarray, b: np.ndarray) -> None:
     if a.sum() and b.sum():
