@@ -7,6 +7,7 @@ import numpy as np
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _REST = bytes(c for c in range(256) if c not in b'[]{}"')
+_SHORT_BYTES = 2**12
 _CHUNK_BYTES = 2**20
 
 
@@ -19,11 +20,23 @@ def deeper_than(limit: int, text: bytes, shallow: Iterable[bytes]) -> bool:
     >>> deeper_than(2, b'{"a": [[]]}', ()), deeper_than(2, b'{"a": "[[[[", "b": [1]}', ())
     (True, False)
     """
-    return _openings(text) > limit and _openings(text) - sum(map(_openings, shallow)) > limit and _depth(text) > limit
+    openings = _openings(text)
+    return openings > limit and openings - sum(map(_openings, shallow)) > limit and _depth(text) > limit
+
+
+def occurrences(text: bytes, byte: bytes) -> int:
+    """How often one byte is in `text`: `bytes.count` looks at one byte a time, numpy at 32.
+
+    >>> occurrences(b"[1, [2]]", b"[")
+    2
+    """
+    if len(text) < _SHORT_BYTES:
+        return text.count(byte)
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(byte)))
 
 
 def _openings(text: bytes) -> int:
-    return text.count(b"[") + text.count(b"{")
+    return occurrences(text, b"[") + occurrences(text, b"{")
 
 
 def _depth(text: bytes) -> int:

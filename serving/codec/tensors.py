@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from serving.codec.nesting import occurrences
 from serving.codec.quoting import shown
 from serving.errors import BadRequest
 from serving.protocol import DATATYPES, Array
@@ -44,7 +45,7 @@ def from_json(name: str, datatype: str, shape: Shape, count: int, text: bytes) -
     if datatype not in JSON_FORMS:
         raise BadRequest(f"input {shown(name)}: {datatype} has no JSON form; use binary data")
     element, code = JSON_FORMS[datatype]
-    if len(text) > _LARGE_BYTES and element is not str and text.count(b",") > count:
+    if len(text) > _LARGE_BYTES and element is not str and occurrences(text, b",") > count:
         raise _miscount(name, shape, count, "more")  # before lists of them take gigabytes
     # numpy.zeros((2, 0, 3)).tolist() is [[], []]: nested up to the first empty dimension
     nested = shape[: shape.index(0) + 1] if 0 in shape else shape

@@ -1,11 +1,12 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.codec import nesting
-from serving.codec.nesting import deeper_than
+from serving.codec.nesting import deeper_than, occurrences
 from tests.codec.wire import patient
 
 documents = st.recursive(
@@ -37,3 +38,8 @@ def test_what_is_counted_in_pieces_adds_up() -> None:
 def test_shallow_parts_need_no_look() -> None:
     assert not deeper_than(5, b"[[[[[[]]]]]]", [b"[[[[[]]]]]"])  # as it was told
     assert deeper_than(5, b"[[[[[[]]]]]]", [b"1"])
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 10_000])
+def test_occurrences_are_counted_in_short_and_long_texts(size: int) -> None:
+    assert occurrences(b"[a" * (size // 2) + b"[", b"[") == size // 2 + 1
