@@ -102,7 +102,6 @@ LAZY: dict[tuple[str, str], str] = {
 
 # `except Exception` and `except BaseException` without a bare `raise` at the end, with the reason.
 EDGES: dict[str, str] = {
-    "monitors.catalogue": "a profile that cannot be read leaves its version without a monitor, not the others",
     "serving.admin": "one request fails, the control plane goes on",
     "serving.controller": "the control loop must not end; serving goes on meanwhile",
     "serving.engine": "whatever a model raises must not stop the replica",
