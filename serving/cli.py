@@ -84,11 +84,12 @@ def publish(
     from serving import publishing
     from serving.repository import Repository
 
+    settled = load(config)
     with err.status("validating in a process of its own …"):
         published = publishing.publish(
-            Repository.of(load(config)), name, file, version=version, task=task, prediction=prediction,
+            Repository.of(settled), name, file, version=version, task=task, prediction=prediction,
             features=[feature for feature in features.split(",") if feature], reference=reference, label=label,
-            time=time, lineage=dict(_pair(text) for text in settings),
+            time=time, lineage=dict(_pair(text) for text in settings), block_s=settled.monitors.block_s,
         )  # fmt: skip
     manifest = published.manifest
     if as_json:
@@ -99,7 +100,7 @@ def publish(
     what = "published" if published.created else "already there, the same content:"
     out.print(f"{what} [bold]{manifest.model}[/] version [bold]{manifest.version}[/]  sha256:{manifest.digest[:16]}…")
     for note in published.notes:
-        out.print(f"  not monitored: {note}", highlight=False)
+        out.print(f"  note: {note}", highlight=False)
 
 
 @app.command(epilog="Example: gaugeway models --json")
