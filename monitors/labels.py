@@ -125,6 +125,7 @@ class LabelStore:
         self.labels = self._count("SELECT COUNT(*) FROM labels")
         alone = "SELECT model, COUNT(*) FROM labels WHERE joined = 0 GROUP BY model"
         self.parked = Counter[str](dict(self._sql.execute(alone)))  # labels without a prediction, by model
+        self._shadows = bool(self._count("SELECT EXISTS (SELECT 1 FROM predictions WHERE lane != '')"))
 
     @property
     def probability(self) -> float:
@@ -140,7 +141,7 @@ class LabelStore:
         result = Admission()
         kept = self._sample(predictions, result)
         if self._insert_all(kept):
-            if self.labels:
+            if self._may_have_labels(kept):
                 for prediction in kept:
                     self._join(prediction, result)
         else:
@@ -183,6 +184,11 @@ class LabelStore:
         kept = kept[: max(self._budget - self.rows, 0)]
         result.sampled_out = len(predictions) - len(kept)
         return kept
+
+    def _may_have_labels(self, new: list[Prediction]) -> bool:
+        """Ids that were not used before have no label unless one is parked, or came for another lane."""
+        self._shadows = self._shadows or any(prediction.lane for prediction in new)
+        return self.parked.total() > 0 or (self._shadows and self.labels > 0)
 
     def _insert_all(self, predictions: list[Prediction]) -> bool:
         """The usual way, at once; False, and nothing done, where an id was used before."""

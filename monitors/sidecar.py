@@ -6,6 +6,7 @@ leaves the counts in doubt (the disk, SQLite) ends the process, whose successor 
 
 import argparse
 import fcntl
+import gc
 import logging
 import math
 import queue
@@ -165,6 +166,8 @@ def main() -> None:
     parser.add_argument("--node", default="local", help="name of this node among those of the cluster")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # records come in thousands of small objects and make no cycles
     config = restore(arguments.config.read_bytes())
     repository = Repository.of(config)
     run(config, arguments.node, repository.manifest, repository.read)

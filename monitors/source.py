@@ -173,15 +173,14 @@ def decode(frame: Frame) -> Record:
 
 
 def _contradiction(found: Record, frame: Frame) -> str:
-    requests = len(found.ids)
     lists: tuple[Sized, ...] = (
-        found.first_rows, found.counts, found.reasons, found.propensities, found.keys,
+        found.ids, found.first_rows, found.counts, found.reasons, found.propensities, found.keys,
         found.event_times, found.arrival_times, found.statuses, found.queue_s,
     )  # fmt: skip
     if found.v != 1:
         return f"it has version {found.v}, expected 1"
-    if not requests or any(len(column) != requests for column in lists):
-        return f"its lists have lengths {[requests, *map(len, lists)]}"
+    if not found.ids or len(set(map(len, lists))) != 1:
+        return f"its lists have lengths {[*map(len, lists)]}"
     if min(found.counts) < 0 or found.rows != frame.rows:
         return f"its requests have {found.counts} rows, the frame {frame.rows}"
     for columns in (found.inputs, found.outputs):
