@@ -19,7 +19,7 @@ def status(server: Server, *lines: str, body: bytes = BODY) -> int:
     return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
-NOT_YET = pytest.mark.xfail(reason="uvicorn with httptools takes any header, and the gateway adds no bound", strict=False)
+NOT_YET = pytest.mark.xfail(reason="httptools takes any header, and the gateway adds no bound", strict=False)
 LENGTH = f"Content-Length: {len(BODY)}"
 
 
