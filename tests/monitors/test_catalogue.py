@@ -1,0 +1,70 @@
+import msgspec
+import pytest
+
+from monitors.catalogue import ASK_AGAIN_S, Catalogue
+from monitors.journal import Journal
+from serving.errors import ArtifactCorrupt, Unavailable, UnknownVersion
+from serving.manifest import Manifest
+from tests.monitors.traffic import Registry, manifest, profile
+
+NAME = ("m", "1", manifest("1").digest)
+
+
+def test_a_version_is_asked_for_once_and_known_after_a_restart_without_the_repository() -> None:
+    journal, asked = Journal(None, "test"), []
+    registry = Registry(manifest("1"))
+
+    def manifest_of(model: str, version: str) -> Manifest:
+        asked.append(version)
+        return registry.manifest(model, version)
+
+    def away(model: str, version: str) -> Manifest:
+        raise Unavailable("the registry cannot be reached")
+
+    first = Catalogue(manifest_of, registry.read, journal)
+    for _ in range(3):
+        version = first.find(NAME, now=0.0)
+        assert version is not None
+        assert version.profile == profile()
+    assert asked == ["1"]
+    again = Catalogue(away, registry.read, journal)
+    assert again.find(NAME, now=0.0) == version
+    with pytest.raises(Unavailable):
+        again.find(("m", "1", "other"), now=0.0)
+
+
+def test_an_unknown_version_is_asked_for_again_after_a_while() -> None:
+    versions: dict[str, Manifest] = {}
+
+    def manifest_of(model: str, version: str) -> Manifest:
+        if version not in versions:
+            raise UnknownVersion(model, version)
+        return versions[version]
+
+    subject = Catalogue(manifest_of, Registry().read, Journal(None, "test"))
+    assert subject.find(NAME, now=100.0) is None
+    versions["1"] = manifest("1")
+    assert subject.find(NAME, now=100.0 + ASK_AGAIN_S / 2) is None
+    assert subject.find(NAME, now=100.0 + ASK_AGAIN_S) is not None
+
+
+def test_other_content_than_the_record_names_is_not_taken_for_it() -> None:
+    subject = Catalogue(Registry(manifest("1")).manifest, Registry().read, Journal(None, "test"))
+    assert subject.find(("m", "1", "0" * 64), now=0.0) is None
+    other = msgspec.structs.replace(manifest("1"), files={"model.onnx": "other"})
+    again = Catalogue(Registry(other).manifest, Registry().read, Journal(None, "test"))
+    assert again.find(NAME, now=0.0) is None
+    assert again.find(("m", "1", other.digest), now=0.0) is not None
+
+
+@pytest.mark.parametrize("data", [b"{}", b"not json", None])
+def test_a_profile_that_cannot_be_read_leaves_a_version_that_says_so(data: bytes | None) -> None:
+    def read(found: Manifest, name: str) -> bytes:
+        if data is None:
+            raise ArtifactCorrupt("got digest a, expected b")
+        return data
+
+    version = Catalogue(Registry(manifest("1")).manifest, read, Journal(None, "test")).find(NAME, now=0.0)
+    assert version is not None
+    assert version.profile is None
+    assert version.notes[0].startswith("drift is not monitored: ")
