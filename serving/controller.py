@@ -43,6 +43,7 @@ class Controller:
         self._nodes: dict[str, Any] = {}
         self._installed: dict[str, int] = {}
         self._problem = ""
+        self._stamp = (-1, -1)  # of the desired state that the plan follows
         self._stopping = threading.Event()
         self._stop_asked = threading.Event()
         self._retired: dict[Key, float] = {}
@@ -108,20 +109,21 @@ class Controller:
                     self._problem = problem
 
     def _reconcile(self) -> None:
-        desired, published = self._repository.desired(), self._repository.manifests()
-        self._manifests = {(m.model, m.version): m for m in published}
-        self._plan = planning.plan(desired.models, published)
-        self._deploy(set(self._plan.versions) - self._deployed)
+        if (stamp := self._repository.stamp()) != self._stamp:
+            desired, published = self._repository.desired(), self._repository.manifests()
+            self._manifests = {(m.model, m.version): m for m in published}
+            self._plan = planning.plan(desired.models, published)
+            self._stamp = stamp
         self._states = _states()
+        self._deploy(set(self._plan.versions) - self._deployed)
         running = {key for key in self._plan.versions if self._states.get(key) == "RUNNING"}
         self._publish(planning.table(self._plan, self._manifests, running, self._table, self._config))
         self._delete(self._deployed - set(self._plan.versions))
 
     def _deploy(self, missing: set[Key]) -> None:
-        known = _states()
         config = msgspec.json.encode(msgspec.structs.replace(self._config, models=self._plan.models)).decode()
         targets = []
-        for key in sorted(missing - known.keys()):
+        for key in sorted(missing - self._states.keys()):
             how = self._plan.versions[key]
             app = application(config, *key, how, self._config.ray.health_check_period_s, self._config.ray.drain_s)
             targets.append(serve.RunTarget(app, name=name_of(*key), route_prefix=None))

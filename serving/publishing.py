@@ -256,9 +256,9 @@ def _there(repository: Repository, model: str) -> list[Manifest]:
 
 def _notes(said: Description, profile: Profile | None) -> tuple[str, ...]:
     missing = {
-        "drift and risk: there are no reference rows (--reference)": profile is None,
-        "features: none are named (--features)": not said.features,
-        "the prediction: it is not named (--prediction)": said.prediction is None,
-        "risk: the task is not named (--task)": profile is None and said.task is None,
+        "drift and risk are not monitored: there are no reference rows (--reference)": profile is None,
+        "features are not monitored: none are named (--features)": not said.features,
+        "the prediction is not monitored: it is not named (--prediction)": said.prediction is None,
+        "risk is not monitored: the task is not named (--task)": profile is None and said.task is None,
     }
     return (*(note for note, holds in missing.items() if holds), *(profile.notes if profile else ()))

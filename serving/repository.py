@@ -108,6 +108,12 @@ class Repository:
             raise NotFound(f"version {of.version!r} of {of.model!r} has no file {name!r}; it has {there}")
         return self._artifacts.read(of.files[name])
 
+    def stamp(self) -> tuple[int, int]:
+        """Changes whenever `desired` or `manifests` would answer something else; cheap enough to ask often."""
+        with self._database.reading() as connection:
+            newest = connection.scalar(sa.select(sa.func.max(versions.c.position)))
+            return _generation(connection), newest or 0
+
     def desired(self) -> Desired:
         """The models that were decided on, and the generation of that decision, as of one moment."""
         with self._database.reading() as connection:
