@@ -64,8 +64,8 @@ def test_only_name_and_file_are_required_and_the_rest_is_said_missing(repository
     assert published.manifest == repository.manifest("late", "1")
     assert repository.read(published.manifest, "model.onnx") == models.classifier()
     assert published.manifest.rows_independent
-    assert [note.partition(":")[0] for note in published.notes] == [
-        "drift and risk", "features", "the prediction", "risk",
+    assert [note.partition(" not monitored:")[0] for note in published.notes] == [
+        "drift and risk are", "features are", "the prediction is", "risk is",
     ]  # fmt: skip
 
 
