@@ -29,6 +29,10 @@ def test_a_block_with_too_few_rows_is_joined_to_the_next() -> None:
     assert folded({3: 4, 55: 5, 71: 1, 80: 10}) == [(10, 4800.0), (10, 5400.0)]
 
 
+def test_a_block_that_has_enough_rows_still_waits_for_its_mark() -> None:
+    assert folded({0: 10, 4: 5, 9: 5, 10: 1}) == [(20, 600.0)]
+
+
 def test_what_has_too_few_rows_waits() -> None:
     assert folded({3: 9}) == []
 

@@ -67,6 +67,17 @@ def test_the_bound_of_clustered_rows_holds_where_that_of_rows_does_not() -> None
     assert blocks <= 45  # Student's t is not exact for such skewed losses
 
 
+def test_the_bound_of_a_reference_with_blocks_of_time_is_that_of_its_blocks() -> None:
+    rng, block = np.random.default_rng(5), np.repeat(np.arange(40), 100)
+    y = np.repeat(rng.random(40) < 0.3, 100).astype(float)
+    apart, _ = reference_risk("classification", np.full(4_000, 0.3), y, None, 0.01)
+    clustered, _ = reference_risk("classification", np.full(4_000, 0.3), y, block, 0.01)
+    assert apart is not None and clustered is not None
+    assert (apart.blocks, clustered.blocks) == (0, 40)
+    assert clustered.bound == pytest.approx(upper_bound_of_blocks((y - 0.3) ** 2, block, 0.01))
+    assert clustered.bound > apart.bound + 0.02
+
+
 def test_calibration_adds_up() -> None:
     rng = np.random.default_rng(4)
     f = rng.random(4_000)

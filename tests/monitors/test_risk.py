@@ -77,6 +77,15 @@ def test_harm_raises_an_alarm_that_clears() -> None:
     assert states[0] == "ok" and states[9] == "alarm" and states[-1] == "ok"
 
 
+def test_evidence_begins_again_after_an_alarm() -> None:
+    watch, evidence = RiskWatch(RISK, Monitors(risk_tolerance=0.01)), []
+    for _ in range(60):
+        watch.judge(sealed(0.4), 60.0, THRESHOLD, 10)
+        evidence.append(watch.verdict(THRESHOLD, LabelCounts()).log_e)
+    first = next(number for number, log_e in enumerate(evidence) if log_e >= THRESHOLD)
+    assert evidence[first + 1] == evidence[0] < evidence[first]
+
+
 def test_mean_and_number_are_of_all_labels() -> None:
     watch = RiskWatch(RISK, Monitors())
     verdict = watch.verdict(THRESHOLD, sealed(0.25, labelled=8))

@@ -1,6 +1,7 @@
 import msgspec
 import numpy as np
 import pytest
+from scipy import stats
 
 from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch, live_design_effect
 from monitors.reference import Marginal, marginal
@@ -71,6 +72,7 @@ def test_a_saved_watch_goes_on_to_the_same_bits() -> None:
     two.load(msgspec.msgpack.decode(msgspec.msgpack.encode(one.save()), type=SavedWatch))
     judged(one, [0.3] * 5, seed=9)
     judged(two, [0.3] * 5, seed=9)
+    assert (one.share == two.share).all() and (one.share > 5).any()
     assert msgspec.msgpack.encode(one.save()) == msgspec.msgpack.encode(two.save())
 
 
@@ -85,6 +87,30 @@ def test_one_feature_of_twenty_is_enough_for_all_of_them() -> None:
     assert verdict.alarm and verdict.blocks == 8
     assert [watch.verdict(THRESHOLD).alarm for watch in watches] == [place == 3 for place in range(20)]
     assert verdict.psi == watches[3].verdict(THRESHOLD).psi
+
+
+@pytest.mark.parametrize(("reference_rows", "cluster", "block_rows"), [(1_000, 1, 2_000), (20_000, 50, 200)])
+def test_a_watch_keeps_the_promise(reference_rows: int, cluster: int, block_rows: int) -> None:
+    """A = 20: a small reference is not taken for the truth, clustered rows not for independent ones."""
+    rng, alarms = np.random.default_rng(6), 0
+    for _ in range(25):
+        rows = np.repeat(rng.normal(size=reference_rows // cluster), cluster)
+        watch = Watch(marginal(rows, "numeric", block=np.arange(len(rows)) // 200 if cluster > 1 else None), 0.02)
+        for _ in range(40):
+            live = np.repeat(rng.normal(size=block_rows // cluster), cluster)
+            watch.judge(watch.law.count(live), 1.0, np.log(20), 10)
+            alarms += watch.verdict(np.log(20)).log_e >= np.log(20)
+    assert alarms <= stats.poisson.ppf(0.999, 25 * 40 / 20)
+
+
+def test_all_begins_again_after_an_alarm() -> None:
+    watches, everything, evidence = [Watch(law(), 0.02)], AllWatch(), []
+    rng = np.random.default_rng(7)
+    for number in range(6):
+        watches[0].judge(watches[0].law.count(rng.normal(3.0 * (number < 2), size=300)), number, THRESHOLD, 10)
+        everything.judge(watches, float(number), THRESHOLD, 10)
+        evidence.append(everything.verdict(THRESHOLD, watches).log_e)
+    assert evidence[1] >= THRESHOLD > 0.0 > evidence[-1]
 
 
 def test_an_alarm_is_not_cleared_by_silence() -> None:
