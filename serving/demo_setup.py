@@ -87,8 +87,11 @@ def fill(config: Config, trained: "Sequence[Trained]", console: Console) -> None
             notes = _publish(repository, version)
         told = version.lineage
         quality = f"AUC {told['held_out_auc']}, Brier score {told['held_out_brier']} on the days held out"
-        for text in (f"{told['training_data']}; {quality}", *notes):
-            console.print(f"version {version.version}: {text}", highlight=False, soft_wrap=True)
+        console.print(f"version {version.version}: {told['training_data']}; {quality}", highlight=False, soft_wrap=True)
+        if notes:
+            path = config.data / f"notes-{version.version}.txt"
+            path.write_text("\n".join(notes) + "\n")
+            console.print(f"  what is judged bluntly or not at all, and why: {path}", highlight=False, soft_wrap=True)
 
 
 def _publish(repository: Repository, version: "Trained") -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from serving.demo_table import Board, clock
 from serving.protocol import Array
 from serving.replay import Progress
 from serving.traffic import Traffic
-from serving.verdicts import Drift, Version
+from serving.verdicts import Drift, Risk, Version
 
 Z95 = 1.959964
 
@@ -31,12 +31,14 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class DriftFound(msgspec.Struct, frozen=True):
+    """At the end; `first_alarm` in seconds since 1970 UTC, also of an alarm that has cleared since."""
+
     log_e: float
     threshold: float
     psi: float
     ks: float
     alarm: bool
-    since: float | None
+    first_alarm: float | None
 
 
 class RiskFound(msgspec.Struct, frozen=True):
@@ -48,7 +50,7 @@ class RiskFound(msgspec.Struct, frozen=True):
     threshold: float
     bound: float
     alarm: bool
-    since: float | None
+    first_alarm: float | None
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -102,8 +104,8 @@ def summarise(traffic: Traffic, board: Board) -> Summary:
         label_coverage_ratio=joined / max(1, progress.answered),
         lost_rows=board.verdicts.lost_rows,
         latency_s=Latency(float(p50), float(p99)),
-        drift={name: {f: _drift(drift) for f, drift in v.drift.items()} for name, v in versions.items()},
-        risk={name: _risk(version) for name, version in versions.items()},
+        drift={name: _drifts(board, name, version) for name, version in versions.items()},
+        risk={name: _risk(version.risk, board.first_alarm.get((name, "_risk"))) for name, version in versions.items()},
         comparison=compare(traffic, progress),
     )
 
@@ -156,21 +158,20 @@ def _served(name: str, share: ByVersion, weight: float) -> str:
 
 
 def _drifted(name: str, found: Mapping[str, DriftFound]) -> str:
-    alarms = {feature: drift for feature, drift in found.items() if drift.alarm and not feature.startswith("_")}
+    alarms = [item for item in found.items() if item[1].first_alarm is not None and not item[0].startswith("_")]
     if not alarms:
         return f"Drift, version {name}: none."
-    strongest = sorted(alarms.items(), key=lambda item: -item[1].psi)
-    parts = [f"{feature} (PSI {drift.psi:.2f}{_since(drift.since)})" for feature, drift in strongest]
-    prediction = found.get("_prediction")
-    moved = "" if prediction is None else f"; its predictions moved by PSI {prediction.psi:.2f}"
-    return f"Drift, version {name}: {', '.join(parts)}{moved}."
+    alarms.sort(key=lambda item: -item[1].psi)
+    parts = [f"{feature} ({_alarmed(drift.alarm, drift.first_alarm)}, PSI {drift.psi:.2f})" for feature, drift in alarms]
+    return f"Drift, version {name}: {', '.join(parts)}."
 
 
 def _harmed(name: str, risk: RiskFound) -> str:
     if risk.mean is None:
         return f"Harm, version {name}: not known, no label was joined."
-    said = f"Brier score {risk.mean:.4f} over {risk.n:,} labels, allowed {risk.bound:.4f}"
-    return f"Harm, version {name}: {f'YES{_since(risk.since)}' if risk.alarm else 'no'}; {said}."
+    harm = "no" if risk.first_alarm is None else f"YES, {_alarmed(risk.alarm, risk.first_alarm)}"
+    score = f"Brier score {risk.mean:.4f} over {risk.n:,} labels, allowed {risk.bound:.4f}"
+    return f"Harm, version {name}: {harm}; {score}."
 
 
 def _better(comparison: Comparison | None) -> str:
@@ -187,8 +188,8 @@ def _better(comparison: Comparison | None) -> str:
     )
 
 
-def _since(seconds: float | None) -> str:
-    return "" if seconds is None else f", since {clock(seconds)[:10]}"
+def _alarmed(now: bool, since: float | None) -> str:
+    return f"since {clock(since)[:10]}" if now else f"from {clock(since)[:10]}, over by now"
 
 
 def _mean(losses: Array, keys: Array) -> tuple[float, float]:
@@ -205,10 +206,13 @@ def _share(board: Board, name: str) -> ByVersion:
     return ByVersion(share.requests, len(share.keys), board.key_share(name), coverage)
 
 
-def _drift(found: Drift) -> DriftFound:
-    return DriftFound(found.log_e, found.threshold, found.psi, found.ks, found.alarm, found.since)
+def _drifts(board: Board, version: str, found: Version) -> dict[str, DriftFound]:
+    return {name: _drift(drift, board.first_alarm.get((version, name))) for name, drift in found.drift.items()}
 
 
-def _risk(version: Version) -> RiskFound:
-    risk = version.risk
-    return RiskFound(risk.mean, risk.n, risk.log_e, risk.threshold, risk.bound, risk.alarm, risk.since)
+def _drift(found: Drift, first_alarm: float | None) -> DriftFound:
+    return DriftFound(found.log_e, found.threshold, found.psi, found.ks, found.alarm, first_alarm)
+
+
+def _risk(risk: Risk, first_alarm: float | None) -> RiskFound:
+    return RiskFound(risk.mean, risk.n, risk.log_e, risk.threshold, risk.bound, risk.alarm, first_alarm)

@@ -17,14 +17,19 @@ FEATURES_SHOWN = 4
 
 @dataclass
 class Board:
-    """What is known at one moment about `model`. `weights` are the shares asked for."""
+    """What is known at one moment about `model`. `weights` are the shares asked for.
+
+    `first_alarm` remembers alarms that clear again: by version and feature (`_risk` for harm), the end of the block
+    that raised the first one, seconds since 1970 UTC.
+    """
 
     model: str
     progress: Progress
     weights: Mapping[str, float]
     verdicts: Verdicts = field(default_factory=Verdicts)
-    _last: tuple[float, int] = (0.0, 0)
     rate: float = 0.0  # answers a second since the look before
+    first_alarm: dict[tuple[str, str], float] = field(default_factory=dict)
+    _last: tuple[float, int] = (0.0, 0)
 
     def look(self, verdicts: Verdicts | None, now: float) -> None:
         """Take newer verdicts, if there are any; `now` is a monotonic clock in seconds."""
@@ -33,6 +38,11 @@ class Board:
         if then and now > then:
             self.rate = (self.progress.answered - answered) / (now - then)
         self._last = now, self.progress.answered
+        for version, found in self.by_version.items():
+            alarms = {name: drift.since for name, drift in found.drift.items()} | {"_risk": found.risk.since}
+            for name, since in alarms.items():
+                if since is not None:
+                    self.first_alarm.setdefault((version, name), since)
 
     @property
     def by_version(self) -> dict[str, Version]:

@@ -97,7 +97,7 @@ class Progress:
 class Replay:
     """One run of `traffic` against `target`; `speed` is event seconds a second, None as fast as it goes."""
 
-    def __init__(self, traffic: Traffic, target: Target, *, speed: float | None = None, concurrency: int = 32,
+    def __init__(self, traffic: Traffic, target: Target, *, speed: float | None = None, concurrency: int = 16,
                  timeout_s: float = 30.0) -> None:  # fmt: skip
         self.progress = Progress(traffic)
         self._traffic, self._target, self._speed = traffic, target, speed
