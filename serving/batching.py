@@ -16,6 +16,7 @@ from hashlib import blake2b
 from serving import frames
 from serving.channel import Call, Link, Outcome, Result
 from serving.errors import (
+    BadRequest,
     DeadlineExceeded,
     GaugewayError,
     ModelFailure,
@@ -27,6 +28,7 @@ from serving.frames import Layouts
 from serving.manifest import Manifest
 from serving.protocol import Array
 
+ABANDONED = 499  # the status of a request that nobody waits for any more: its client left, or another part failed
 MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
 POISON_DEATHS, POISON_S = 2, 600.0
 
@@ -119,9 +121,17 @@ class RetryBudget:
 class Batcher:
     """The queue of one version in one worker, and the links to its replicas."""
 
-    def __init__(self, manifest: Manifest, *, max_batch_rows: int, max_queue_rows: int, retries: int,
-                 finished: Callable[[Finished], None], retried: Callable[[int], None] = lambda n: None,
-                 rng: random.Random | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        max_batch_rows: int,
+        max_queue_rows: int,
+        retries: int,
+        finished: Callable[[Finished], None],
+        retried: Callable[[int], None] = lambda n: None,
+        rng: random.Random | None = None,
+    ) -> None:
         self.manifest = manifest
         self.max_batch_rows, self._max_queue_rows, self._retries = max_batch_rows, max_queue_rows, retries
         self._finished, self._retried = finished, retried
@@ -132,7 +142,7 @@ class Batcher:
         self._scheduled = False
         self._layouts = Layouts()
         self._budget = RetryBudget()
-        self._retired = False
+        self._reserved: set[Link] = set()  # one suspect request is on it, and nothing else
         self._deaths: dict[bytes, Death] = {}  # inputs that were in flight when a replica died
         self.links: list[Link] = []
 
@@ -152,22 +162,27 @@ class Batcher:
             self._give_up()
         self._soon()
 
-    def retire(self) -> None:
-        """The version left the table: no new request comes; links close once theirs are answered."""
-        self._retired = True
-        self._close_idle()
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        return not self._queue and not any(link.inflight for link in self.links)
 
-    def submit(self, item: Item) -> None:
-        """Raises NotReady, Overloaded, or ModelFailure for an input that has killed replicas before."""
+    def submit(self, *items: Item) -> None:
+        """Take all parts of a request or none; an empty queue takes one of any size.
+
+        Raises NotReady, Overloaded, or ModelFailure for an input that has killed replicas before.
+        """
         if not self.ready:
             raise NotReady(f"no replica of {self._name} is ready")
-        if self.queued_rows + item.rows > self._max_queue_rows and self.queued_rows:
+        if self.queued_rows and self.queued_rows + sum(item.rows for item in items) > self._max_queue_rows:
             raise Overloaded(f"{self.queued_rows} rows wait for {self._name}, the bound is {self._max_queue_rows}")
-        if self._deaths and self._poisonous(item):
+        if self._deaths and any(map(self._poisonous, items)):
             raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
-        item.submitted = time.monotonic()
-        item.timer = self._loop.call_at(item.deadline, self._expire, item)
-        self._push([item])
+        now = time.monotonic()
+        for item in items:
+            item.submitted = now
+            item.timer = self._loop.call_at(item.deadline, self._expire, item)
+        self._push(items)
 
     @property
     def _name(self) -> str:
@@ -188,26 +203,34 @@ class Batcher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._queue and (link := self._free_link()):
-            if items := self._collect():
-                self._send(link, items)
+        while (item := self._oldest()) and (link := self._free_link(1 if item.attempts else MAX_INFLIGHT)):
+            if item.attempts:  # if it kills once more, it must be alone with what it kills
+                self._reserved.add(link)
+            self._send(link, self._collect())
 
-    def _free_link(self) -> Link | None:
-        """The less loaded of two random ones among those that can take a batch."""
-        free = [link for link in self.links if link.state == "ready" and link.inflight < MAX_INFLIGHT]
+    def _oldest(self) -> Item | None:
+        """The head of the queue, without those that are over."""
+        while self._queue and self._queue[0].future.done():
+            item = self._queue[0]
+            waited = item.queued
+            self._pop()
+            if waited:
+                self._fail(item, DeadlineExceeded(""))  # resolved already; this only counts it
+        return self._queue[0] if self._queue else None
+
+    def _free_link(self, bound: int) -> Link | None:
+        """The less loaded of two random ones among those that have less than `bound` batches."""
+        ready = (link for link in self.links if link.state == "ready" and link.inflight < bound)
+        free = [link for link in ready if link not in self._reserved] if self._reserved else list(ready)
         if len(free) > 2:
             free = self._rng.sample(free, 2)
         return min(free, key=lambda link: (link.inflight, link.load), default=None)
 
     def _collect(self) -> list[Item]:
-        """The oldest items that may run together, up to `max_batch_rows`; those that are over are skipped."""
+        """The oldest items that may run together, up to `max_batch_rows`."""
         items: list[Item] = []
         rows = 0
-        while self._queue:
-            item = self._queue[0]
-            if item.future.done():
-                self._pop()
-                continue
+        while item := self._oldest():
             if items and (item.key is None or item.key != items[0].key or rows + item.rows > self.max_batch_rows):
                 break
             items.append(self._pop())
@@ -230,32 +253,32 @@ class Batcher:
         deadline = max(item.deadline for item in items)
         link.send(Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(link, batch, outcome)))
 
-    def _pack(self, items: list[Item]) -> tuple[bytes, list[Array | bytes]]:
+    def _pack(self, items: list[Item]) -> tuple[bytes, list[memoryview | bytes]]:
         """Rows joined by joining their bytes; the layout is that of all rows together."""
         specs = self.manifest.signature.inputs
         rows = sum(item.rows for item in items)
-        buffers: list[Array | bytes] = []
+        buffers: list[memoryview | bytes] = []
         sizes, shapes = [], []
         for i, spec in enumerate(specs):
             own = [frames.to_bytes(spec.datatype, item.inputs[i]) for item in items]
             shape = items[0].inputs[i].shape
             buffers += own
-            sizes.append(sum(len(b) if isinstance(b, bytes) else b.nbytes for b in own))
+            sizes.append(sum(map(len, own)))
             shapes.append(shape if len(items) == 1 else (rows, *shape[1:]))
         return self._layouts.encode(specs, tuple(shapes), tuple(sizes)), buffers
 
     def _done(self, link: Link, batch: Batch, outcome: Outcome) -> None:
+        self._reserved.discard(link)
         if isinstance(outcome, Result):
             self._succeed(batch, outcome)
         elif isinstance(outcome, ReplicaLost):
             self._retry(link, batch, outcome)
-        elif len(batch.items) > 1:
-            self._run_singly(batch.items)
+        elif len(batch.items) > 1 and isinstance(outcome, ModelFailure | BadRequest):
+            self._run_singly(batch.items)  # one of them is to blame
         else:
-            self._fail(batch.items[0], outcome)
+            for item in batch.items:
+                self._fail(item, outcome)
         self._soon()
-        if self._retired:
-            self._close_idle()
 
     def _succeed(self, batch: Batch, result: Result) -> None:
         at, waits, statuses = 0, [], []
@@ -265,7 +288,7 @@ class Batcher:
                 outputs = [output[at : at + item.rows] for output in outputs]
             at += item.rows
             waits.append(batch.sent - item.submitted + result.queue_s)
-            if item.attempts:
+            if self._deaths:  # whatever killed, it was not this input
                 self._deaths.pop(_fingerprint(item), None)
             statuses.append(self._resolve(item, Answer(outputs, waits[-1], result.infer_s)))
         self._finished(Finished(batch.items, statuses, waits, result))
@@ -275,6 +298,7 @@ class Batcher:
         now = time.monotonic()
         allowed = self.ready and self._retries > 0 and self._budget.take(now)
         again: list[Item] = []
+        self._deaths = {key: death for key, death in self._deaths.items() if death.until > now}
         for item in batch.items:
             item.attempts += 1
             self._suspect(item, link, now)
@@ -292,7 +316,6 @@ class Batcher:
 
     def _suspect(self, item: Item, link: Link, now: float) -> None:
         """Count a death once for an input, however many requests carried the same bytes."""
-        self._deaths = {key: death for key, death in self._deaths.items() if death.until > now}
         key = _fingerprint(item)
         known = self._deaths.get(key, Death(0, 0.0, None))
         if known.link is not link:
@@ -302,14 +325,9 @@ class Batcher:
         death = self._deaths.get(_fingerprint(item))
         return death is not None and death.count >= POISON_DEATHS and death.until > time.monotonic()
 
-    def _close_idle(self) -> None:
-        for link in list(self.links):
-            if not self._queue and not link.inflight:
-                link.close()
-
     def _give_up(self) -> None:
         """The last replica is gone: nobody waits for one that may never come."""
-        while self._queue:
+        while self._oldest():
             self._fail(self._pop(), NotReady(f"no replica of {self._name} is ready"))
 
     def _expire(self, item: Item) -> None:
@@ -318,11 +336,13 @@ class Batcher:
             self.queued_rows -= item.rows
             item.queued = False
             self._fail(item, error)
+            item.inputs = []  # it may lie behind others for a while
+            self._oldest()
         elif not item.future.done():
             item.future.set_exception(error)
 
     def _fail(self, item: Item, error: GaugewayError) -> None:
-        status = DeadlineExceeded.status if item.future.done() else error.status
+        status = _late(item) if item.future.done() else error.status
         if item.timer is not None:
             item.timer.cancel()
         if not item.future.done():
@@ -334,9 +354,14 @@ class Batcher:
         if item.timer is not None:
             item.timer.cancel()
         if item.future.done():
-            return DeadlineExceeded.status
+            return _late(item)
         item.future.set_result(answer)
         return 200
+
+
+def _late(item: Item) -> int:
+    """The status of a request that was over before its outcome came."""
+    return ABANDONED if item.future.cancelled() else DeadlineExceeded.status
 
 
 def _fingerprint(item: Item) -> bytes:

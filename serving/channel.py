@@ -1,4 +1,4 @@
-"""The direct channel between a gateway worker and a replica: the gateway's end and the replica's end.
+"""The direct channel between a gateway worker and a replica: the gateway's end.
 
 Bytes go over a unix socket on the same node. A lost connection is the fastest notice of death there is: every call
 in flight learns of it at once. A replica that is silent for `SUSPECT_S` gets no new work, after `DEAD_S` it is
@@ -67,7 +67,7 @@ class Call:
     """A batch on its way: `done` is called exactly once, with a result or with why there is none."""
 
     meta: bytes
-    buffers: list[Array | bytes]
+    buffers: list[memoryview | bytes]
     rows: int
     deadline: float  # on the loop's clock
     done: Callable[["Link", Outcome], None]
@@ -83,7 +83,7 @@ class Link(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._next = 0
         self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
+        self._heard = self._due = self._loop.time()
         self._beat: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self.hello: Hello | None = None
@@ -100,17 +100,18 @@ class Link(asyncio.Protocol):
         self._next += 1
         self._calls[self._next] = call
         left_us = max(1, int((call.deadline - self._loop.time()) * 1e6))
-        size = sum(b.nbytes if not isinstance(b, bytes) else len(b) for b in call.buffers)
+        size = sum(map(len, call.buffers))
         start = frames.head(Kind.INFER, self._next, len(call.meta), size, call.priority, left_us) + call.meta
         if size < _LARGE:
             self._transport.write(b"".join([start, *call.buffers]))
         else:
-            self._transport.writelines([start, *(memoryview(b).cast("B") for b in call.buffers if len(b))])
+            self._transport.writelines([start, *call.buffers])
 
     def forget(self, call: Call) -> None:
-        """Nobody waits for this call any more: tell the replica."""
+        """Nobody waits for this call any more: it is never `done`, and the replica need not start it."""
         for id, known in self._calls.items():
             if known is call and self._transport is not None:
+                del self._calls[id]
                 self._transport.write(frames.head(Kind.CANCEL, id))
                 return
 
@@ -121,7 +122,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._transport.write(frames.document(Kind.HELLO, [frames.VERSION]))
-        self._beat = self._loop.call_later(BEAT_S, self._check)
+        self._schedule()
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
@@ -146,10 +147,10 @@ class Link(asyncio.Protocol):
         if frame.kind == Kind.RESULT:
             self._answer(frame.id, self._result(frame))
         elif frame.kind == Kind.ERROR:
-            fault = msgspec.msgpack.decode(frame.meta, type=Fault)
+            fault = frames.read(frame.meta, Fault)
             self._answer(frame.id, _ERRORS.get(fault.kind, ModelFailure)(fault.message))
         elif frame.kind == Kind.HELLO:
-            self.hello = msgspec.msgpack.decode(frame.meta, type=Hello)
+            self.hello = frames.read(frame.meta, Hello)
             self._become("ready")
         elif frame.kind == Kind.GOAWAY:
             self._become("draining")
@@ -171,14 +172,20 @@ class Link(asyncio.Protocol):
         """Every BEAT_S: ask for a sign of life, and judge by how long there was none."""
         if self._transport is None:
             return
-        silent_s = self._loop.time() - self._heard
+        now = self._loop.time()
+        self._heard += max(0.0, now - self._due)  # while this process itself stood still, it heard nobody
+        silent_s = now - self._heard
         if silent_s > DEAD_S:
             self._transport.abort()
             return
         if self.hello is not None and self.state != "draining":
             self._become("suspect" if silent_s > SUSPECT_S else "ready")
         self._transport.write(frames.head(Kind.PING))
-        self._beat = self._loop.call_later(BEAT_S, self._check)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        self._due = self._loop.time() + BEAT_S
+        self._beat = self._loop.call_at(self._due, self._check)
 
 
 async def connect(path: str | Path, changed: Callable[[Link], None]) -> Link:

@@ -22,7 +22,7 @@ from serving.channel import Fault, Hello
 from serving.errors import ChannelError, DeadlineExceeded, GaugewayError, ModelFailure, Overloaded
 from serving.frames import Frame, Kind, Layouts, Splitter
 from serving.manifest import Manifest
-from serving.protocol import Array
+from serving.protocol import DATATYPES, Array
 
 INLINE_S = 0.0005  # runs shorter than this stay in the loop
 
@@ -49,16 +49,25 @@ class Job:
 class Engine:
     """Runs the jobs of all connections, one run at a time; `max_queue_rows` bounds what waits."""
 
-    def __init__(self, manifest: Manifest, model: Model, *, replica: str = "", max_batch_rows: int = 256,
-                 max_queue_rows: int = 8192, expected_s: float = 0.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        manifest: Manifest,
+        model: Model,
+        *,
+        replica: str = "",
+        max_batch_rows: int = 256,
+        max_queue_rows: int = 8192,
+        expected_s: float = 0.0,
+    ) -> None:
         self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica)
         self._manifest, self._model = manifest, model
         self._names = [spec.name for spec in manifest.signature.inputs]
+        self._outputs = [(s.name, s.datatype, DATATYPES[s.datatype]) for s in manifest.signature.outputs]
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows
         self._jobs: deque[Job] = deque()
         self._waiting_rows = self._running_rows = 0
         self._run_s = expected_s  # exponentially weighted mean of a run
-        self._scheduled = False
+        self._scheduled = self._draining = False
         self.connections: set[_Connection] = set()
         self.layouts = Layouts()
         self._thread = ThreadPoolExecutor(1, "run")
@@ -79,6 +88,7 @@ class Engine:
 
     async def drain(self, timeout_s: float) -> bool:
         """Say GOAWAY, finish what is here, close. False when work was left at the timeout."""
+        self._draining = True
         for connection in list(self.connections):
             connection.write(frames.head(Kind.GOAWAY))
         until = self._loop.time() + timeout_s
@@ -89,6 +99,11 @@ class Engine:
             await asyncio.sleep(0.02)
         self.close()
         return not self.load
+
+    def greet(self, connection: "_Connection") -> None:
+        connection.write(frames.document(Kind.HELLO, self.hello))
+        if self._draining:
+            connection.write(frames.head(Kind.GOAWAY))
 
     def close(self) -> None:
         if self._server is not None:
@@ -137,8 +152,13 @@ class Engine:
             return None
         return self._loop.call_later(max(0.0, deadline - time.monotonic()), self._model.interrupt)
 
-    def _ran(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float,
-             timer: asyncio.TimerHandle | None) -> None:  # fmt: skip
+    def _ran(
+        self,
+        group: list[Job],
+        attempt: tuple[list[Array] | GaugewayError, float],
+        started: float,
+        timer: asyncio.TimerHandle | None,
+    ) -> None:
         if timer is not None:
             timer.cancel()
         self._finish(group, attempt, started)
@@ -149,8 +169,7 @@ class Engine:
         rows, now = 0, time.monotonic()
         while self._jobs:
             job = self._jobs[0]
-            fits = not group or (job.key is not None and job.key == group[0].key and rows + job.rows <= self._max_batch_rows)
-            if not fits:
+            if group and (job.key is None or job.key != group[0].key or rows + job.rows > self._max_batch_rows):
                 break
             self._jobs.popleft()
             self._waiting_rows -= job.rows
@@ -167,18 +186,22 @@ class Engine:
         try:
             joined = group[0].inputs if len(group) == 1 else _join([job.inputs for job in group])
             outputs = self._model.run(dict(zip(self._names, joined, strict=True)))
-            if self._manifest.rows_independent:
-                self._check_rows(outputs, sum(job.rows for job in group))
+            self._check(outputs, sum(job.rows for job in group))
         except GaugewayError as error:
             return error, time.perf_counter() - start
         except Exception as error:  # an edge: whatever a model raises must not stop the replica
             return ModelFailure(f"{type(error).__name__}: {error}"), time.perf_counter() - start
         return outputs, time.perf_counter() - start
 
-    def _check_rows(self, outputs: list[Array], rows: int) -> None:
-        for spec, output in zip(self._manifest.signature.outputs, outputs, strict=True):
-            if not output.shape or output.shape[0] != rows:
-                raise ModelFailure(f"output {spec.name!r} has shape {list(output.shape)} for {rows} rows")
+    def _check(self, outputs: list[Array], rows: int) -> None:
+        """What leaves is what the manifest declares: a gateway must not be told otherwise."""
+        if len(outputs) != len(self._outputs):
+            raise ModelFailure(f"the model gave {len(outputs)} outputs, it declares {len(self._outputs)}")
+        for (name, datatype, dtype), output in zip(self._outputs, outputs, strict=True):
+            if output.dtype != dtype or (datatype == "BYTES" and not all(type(e) is bytes for e in output.flat)):
+                raise ModelFailure(f"output {name!r} has elements of {output.dtype}, it declares {datatype}")
+            if self._manifest.rows_independent and (not output.shape or output.shape[0] != rows):
+                raise ModelFailure(f"output {name!r} has shape {list(output.shape)} for {rows} rows")
 
     def _finish(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
         outputs, infer_s = attempt
@@ -203,11 +226,11 @@ class Engine:
             at += job.rows
             job.owner.answer(job.id, own, started - job.arrived, infer_s)
 
-    def result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | Array]:
+    def result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | memoryview]:
         """The buffers of a RESULT frame."""
         specs = self._manifest.signature.outputs
         buffers = [frames.to_bytes(s.datatype, o) for s, o in zip(specs, outputs, strict=True)]
-        sizes = tuple(len(b) if isinstance(b, bytes) else b.nbytes for b in buffers)
+        sizes = tuple(map(len, buffers))
         layout = self.layouts.encode(specs, tuple(o.shape for o in outputs), sizes)
         meta = frames.pack_timing(queue_s, infer_s, self._waiting_rows) + layout
         return [frames.head(Kind.RESULT, id, len(meta), sum(sizes)), meta, *buffers]
@@ -216,9 +239,16 @@ class Engine:
         layout = self.layouts.decode(frame.meta)
         shapes = tuple((datatype, shape[1:]) for _, datatype, shape, _ in layout.tensors)
         now = time.monotonic()
-        return Job(owner, frame.id, frame.meta, layout.rows, shapes if self._manifest.rows_independent else None,
-                   frames.from_bytes(layout, frame.body), now,
-                   now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0)  # fmt: skip
+        return Job(
+            owner,
+            frame.id,
+            frame.meta,
+            layout.rows,
+            shapes if self._manifest.rows_independent else None,
+            frames.from_bytes(layout, frame.body),
+            now,
+            now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0,
+        )
 
 
 class _Connection(asyncio.Protocol):
@@ -232,7 +262,7 @@ class _Connection(asyncio.Protocol):
             Kind.INFER: lambda frame: engine.submit(engine.job(self, frame)),
             Kind.PING: lambda frame: self.write(frames.head(Kind.PONG, frame.id)),
             Kind.CANCEL: lambda frame: engine.cancel(self, frame.id),
-            Kind.HELLO: lambda frame: self.write(frames.document(Kind.HELLO, engine.hello)),
+            Kind.HELLO: lambda frame: engine.greet(self),
         }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -244,7 +274,7 @@ class _Connection(asyncio.Protocol):
             for frame in self._splitter.feed(data):
                 if frame.kind in self._take:
                     self._take[frame.kind](frame)
-        except (ChannelError, ValueError):
+        except ChannelError:
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -270,4 +300,3 @@ class _Connection(asyncio.Protocol):
 
 def _join(parts: list[list[Array]]) -> list[Array]:
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-

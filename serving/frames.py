@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,11 +17,14 @@ from serving.errors import ChannelError
 from serving.protocol import DATATYPES, Array, TensorSpec
 
 VERSION = 1
-MAX_BODY_BYTES = 2**31
+MAX_META_BYTES, MAX_BODY_BYTES = 2**20, 2**31
 # magic, protocol version, kind, priority, id, deadline (µs left when sent, 0: none), bytes of meta, of body
 _HEAD = struct.Struct("<2sBBB3xQQI4xQ")
 _MAGIC = b"GW"
+_SMALL = 1 << 14
 _TIMING = struct.Struct("<QQQ")  # at the start of a RESULT's meta: queue µs, inference µs, rows waiting
+
+T = TypeVar("T")
 
 
 class Kind(IntEnum):
@@ -85,14 +88,14 @@ class Splitter:
         self._need = _HEAD.size
         while len(data) - at >= _HEAD.size:
             magic, version, kind, priority, id, deadline_us, meta, body = _HEAD.unpack_from(data, at)
-            if magic != _MAGIC or version != VERSION or body > MAX_BODY_BYTES:
+            if magic != _MAGIC or version != VERSION or meta > MAX_META_BYTES or body > MAX_BODY_BYTES:
                 raise ChannelError(f"not a frame of protocol {VERSION}: {data[at : at + 5]!r}")
             tensors = at + _HEAD.size + meta
             if tensors + body > len(data):
                 self._need = tensors + body - at
                 break
-            frames.append(Frame(kind, priority, id, deadline_us, data[at + _HEAD.size : tensors],
-                                view[tensors : tensors + body]))  # fmt: skip
+            part = view[tensors : tensors + body]
+            frames.append(Frame(kind, priority, id, deadline_us, data[at + _HEAD.size : tensors], part))
             at = tensors + body
         return frames, at
 
@@ -125,10 +128,7 @@ class Layouts:
 
     def decode(self, meta: bytes) -> Layout:
         if (known := self._decoded.get(meta)) is None:
-            try:
-                known = msgspec.msgpack.decode(meta, type=Layout)
-            except msgspec.DecodeError as error:
-                raise ChannelError(f"a frame's layout cannot be read: {error}") from None
+            known = read(meta, Layout)
             _remember(self._decoded, meta, known, self._bound)
         return known
 
@@ -139,20 +139,38 @@ def _remember(memory: dict[Any, Any], key: Any, value: Any, bound: int) -> None:
     memory[key] = value
 
 
-def to_bytes(datatype: str, array: Array) -> Array | bytes:
-    """What `b"".join` takes: the array itself when its bytes are the wire's, else its encoding."""
+def read(meta: bytes, kind: type[T]) -> T:
+    """The msgpack document of a frame. Raises ChannelError."""
+    try:
+        return msgspec.msgpack.decode(meta, type=kind)
+    except msgspec.DecodeError as error:
+        raise ChannelError(f"a frame's {kind.__name__.lower()} cannot be read: {error}") from None
+
+
+def to_bytes(datatype: str, array: Array) -> memoryview | bytes:
+    """The wire's bytes of a tensor; of a large one a view of its own, where they are the same."""
     if datatype != "BYTES":
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        if array.nbytes < _SMALL:
+            return array.tobytes()  # a copy costs less than a view
+        return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).data.cast("B")
     return b"".join(len(element).to_bytes(4, "little") + element for element in array.ravel())
 
 
 def from_bytes(layout: Layout, body: memoryview) -> list[Array]:
-    """Arrays over the frame's own bytes (read-only, not copied); BYTES as object arrays of `bytes`."""
+    """Arrays over the frame's own bytes (read-only, not copied); BYTES as object arrays of `bytes`.
+
+    Raises ChannelError when the body is not what the layout says.
+    """
     arrays: list[Array] = []
     at = 0
-    for _, datatype, shape, size in layout.tensors:
-        arrays.append(_array(datatype, shape, body[at : at + size]))
-        at += size
+    try:
+        for _, datatype, shape, size in layout.tensors:
+            arrays.append(_array(datatype, shape, body[at : at + size]))
+            at += size
+    except (KeyError, ValueError) as error:
+        raise ChannelError(f"a frame's tensors do not fit its layout: {error}") from None
+    if at != len(body):
+        raise ChannelError(f"a frame has {len(body)} bytes of tensors, its layout {at}")
     return arrays
 
 
@@ -175,5 +193,7 @@ def pack_timing(queue_s: float, infer_s: float, waiting_rows: int) -> bytes:
 
 def unpack_timing(meta: bytes) -> tuple[float, float, int, bytes]:
     """Queue seconds, inference seconds, rows waiting at the replica, and the layout's bytes."""
+    if len(meta) < _TIMING.size:
+        raise ChannelError(f"a result's meta has {len(meta)} bytes, expected {_TIMING.size} or more")
     queue_us, infer_us, waiting = _TIMING.unpack_from(meta)
     return queue_us / 1e6, infer_us / 1e6, waiting, meta[_TIMING.size :]
