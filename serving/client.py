@@ -48,7 +48,9 @@ def route(config: Config, model: str, weights: dict[str, float], why: str, timeo
         if _same(now, weights) and all(w.get("generation") == found["generation"] for w in workers):
             return {**changed, "effect": "in effect"}
         time.sleep(0.1)
-    raise NotReady(f"the weights are stored, but after {timeout_s:g} s not in effect: {found['problem'] or 'replicas start'}")
+    raise NotReady(
+        f"the weights are stored, but after {timeout_s:g} s not in effect: {found['problem'] or 'replicas start'}"
+    )
 
 
 def label(config: Config, model: str, text: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -81,8 +83,12 @@ def _route_offline(config: Config, model: str, weights: dict[str, float], why: s
     repository = Repository.of(config)
     desired = repository.desired().models.get(model)
     repository.set_weights(model, weights, by=getpass.getuser(), why=why)
-    return {"model": model, "before": dict(desired.weights) if desired else {}, "weights": weights,
-            "effect": "stored; no gateway runs"}  # fmt: skip
+    return {
+        "model": model,
+        "before": dict(desired.weights) if desired else {},
+        "weights": weights,
+        "effect": "stored; no gateway runs",
+    }
 
 
 def _running(config: Config) -> dict[str, Any]:

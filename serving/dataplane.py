@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serving.batching import Answer, Batcher, Item
-from serving.channel import Link
 from serving.config import Gateway as Settings
 from serving.errors import BadRequest, NotReady, Overloaded, UnknownModel, UnknownVersion
 from serving.manifest import Manifest
@@ -16,7 +15,7 @@ from serving.metrics import UNKNOWN, Cell, Histogram, Page
 from serving.protocol import Array, Parameter
 from serving.record import RingWriter
 from serving.recorder import Recorder
-from serving.routing import ModelEntry, Policy, Route, Router, Table, VersionEntry
+from serving.routing import Key, ModelEntry, Policy, Route, Router, Table, VersionEntry
 
 
 @dataclass(slots=True)
@@ -39,10 +38,13 @@ class Served:
     def __init__(self, entry: VersionEntry, batcher: Batcher, page: Page) -> None:
         self.manifest, self.batcher = entry.manifest, batcher
         self.digest = entry.manifest.digest
+        self.key = entry.key
         self._labels = {"model": self.manifest.model, "version": self.manifest.version}
         self._page = page
-        self.identity = [(b"x-gaugeway-version", self.manifest.version.encode()),
-                         (b"x-gaugeway-digest", self.digest.encode())]  # fmt: skip
+        self.identity = [
+            (b"x-gaugeway-version", self.manifest.version.encode()),
+            (b"x-gaugeway-digest", self.digest.encode()),
+        ]
         self.duration: Histogram = page.histogram("request_duration_seconds", **self._labels)
         self._answered: dict[int, Cell] = {}
 
@@ -84,6 +86,7 @@ class DataPlane:
     def __init__(self, settings: Settings, page: Page, ring: RingWriter | None) -> None:
         self._settings, self._page, self._ring = settings, page, ring
         self.models: dict[str, ServedModel] = {}
+        self._retired: dict[Key, Served] = {}  # no longer in the table; what they have is still answered
         self.table = Table()
         self._inflight = 0
         self._generation = page.gauge("table_generation")
@@ -95,15 +98,13 @@ class DataPlane:
         return loaded and (not self._settings.strict_readiness or all(m.ready for m in self.models.values()))
 
     def install(self, table: Table) -> None:
-        """Replace the table; versions that stay keep their queues and links."""
+        """Replace the table; versions that stay, or come back while links are open, keep their queues and links."""
         if table.generation <= self.table.generation:
             return
-        known = {(m, v): s for m, model in self.models.items() for v, s in model.versions.items()}
-        self.models = {name: self._model(name, entry, known) for name, entry in table.models.items()}
-        kept = {id(s) for model in self.models.values() for s in model.versions.values()}
-        for served in known.values():
-            if id(served) not in kept:
-                served.batcher.retire()
+        known = {**self._retired, **{s.key: s for m in self.models.values() for s in m.versions.values()}}
+        self.models = {name: self._model(entry, known) for name, entry in table.models.items()}
+        kept = {s.key for m in self.models.values() for s in m.versions.values()}
+        self._retired = {key: s for key, s in known.items() if key not in kept and s.batcher.links}
         self._weigh(self.table, table)
         self.table = table
         self._generation.set(table.generation)
@@ -125,8 +126,9 @@ class DataPlane:
         key = sticky_key(model.router.policy, context)
         return model.router.choose(key or context.request_id, key is not None, context.version, context.override)
 
-    async def infer(self, model: ServedModel, served: Served, route: Route, inputs: list[Array],
-                    context: Context) -> Answer:  # fmt: skip
+    async def infer(
+        self, model: ServedModel, served: Served, route: Route, inputs: list[Array], context: Context
+    ) -> Answer:
         """Outputs in the order of the signature. Raises Overloaded, NotReady, DeadlineExceeded, ModelFailure."""
         if self._inflight >= self._settings.max_inflight_requests:
             self.shed(model, "inflight")
@@ -145,14 +147,18 @@ class DataPlane:
     def shed(self, model: ServedModel, reason: str) -> None:
         self._page.counter("shed_total", model=model.router.policy.model, reason=reason).add()
 
+    def labelled(self, model: ServedModel, counts: Mapping[str, int]) -> None:
+        """Count labels that were sent for a model, by outcome."""
+        for outcome, count in counts.items():
+            self._page.counter("labels_total", model=model.router.policy.model, outcome=outcome).add(count)
+
     def unknown(self, status: int) -> None:
         """Count a request for something that is not here, under one label."""
         self._page.counter("requests_total", model=UNKNOWN, version="", role="primary", code=str(status)).add()
 
     async def _run(self, served: Served, route: Route, inputs: list[Array], context: Context) -> Answer:
         items = self._items(served, route, inputs, context)
-        for item in items:
-            served.batcher.submit(item)
+        served.batcher.submit(*items)
         if len(items) == 1:
             return await items[0].future
         answers = await _all(items)
@@ -164,27 +170,41 @@ class DataPlane:
         manifest, limit = served.manifest, served.batcher.max_batch_rows
         rows = rows_of(manifest, inputs)
         key = tuple(array.shape[1:] for array in inputs) if manifest.rows_independent else None
-        if rows > limit and not manifest.rows_independent:
-            raise BadRequest(f"got {rows} rows; model {manifest.model!r} version {manifest.version!r} takes at most"
-                             f" {limit} a request, because its rows depend on one another")  # fmt: skip
-        starts = range(0, rows, limit) if rows > limit else (0,)
-        return [self._item(route, _rows(inputs, start, limit, rows), start, min(limit, rows - start), key, context)
-                for start in starts]  # fmt: skip
+        if rows > limit and not manifest.rows_independent and _free_rows(manifest):
+            raise BadRequest(
+                f"got {rows} rows; model {manifest.model!r} version {manifest.version!r} takes at most"
+                f" {limit} a request, because its rows depend on one another"
+            )
+        if rows <= limit or not manifest.rows_independent:
+            return [self._item(route, inputs, 0, rows, key, context)]
+        return [
+            self._item(route, [a[at : at + limit] for a in inputs], at, min(limit, rows - at), key, context)
+            for at in range(0, rows, limit)
+        ]
 
-    def _item(self, route: Route, inputs: list[Array], first_row: int, rows: int, key: object,
-              context: Context) -> Item:  # fmt: skip
+    def _item(
+        self, route: Route, inputs: list[Array], first_row: int, rows: int, key: object, context: Context
+    ) -> Item:
         loop = asyncio.get_running_loop()
         return Item(
-            inputs, rows, loop.time() + context.deadline_s, loop.create_future(), context.request_id, first_row,
-            route.reason, route.propensity, route.key_hash, context.arrival_time, context.event_time, key,
-        )  # fmt: skip
+            inputs,
+            rows,
+            loop.time() + context.deadline_s,
+            loop.create_future(),
+            context.request_id,
+            first_row,
+            route.reason,
+            route.propensity,
+            route.key_hash,
+            context.arrival_time,
+            context.event_time,
+            key,
+        )
 
-    def _model(self, name: str, entry: ModelEntry, known: dict[tuple[str, str], Served]) -> ServedModel:
+    def _model(self, entry: ModelEntry, known: Mapping[Key, Served]) -> ServedModel:
         versions: dict[str, Served] = {}
         for version, one in entry.versions.items():
-            before = known.get((name, version))
-            same = before is not None and before.digest == one.manifest.digest
-            versions[version] = before if same and before is not None else self._served(one)
+            versions[version] = known.get(one.key) or self._served(one)
             versions[version].batcher.max_batch_rows = one.max_batch_rows
         return ServedModel(entry, versions, self._page)
 
@@ -192,10 +212,14 @@ class DataPlane:
         manifest = entry.manifest
         retries = self._page.counter("retries_total", model=manifest.model, version=manifest.version)
         batcher = Batcher(
-            manifest, max_batch_rows=entry.max_batch_rows, max_queue_rows=self._settings.max_queue_rows,
-            retries=self._settings.retries, finished=Recorder(manifest, self._page, self._ring),
-            retried=retries.add, rng=random.Random(),
-        )  # fmt: skip
+            manifest,
+            max_batch_rows=entry.max_batch_rows,
+            max_queue_rows=self._settings.max_queue_rows,
+            retries=self._settings.retries,
+            finished=Recorder(manifest, self._page, self._ring),
+            retried=retries.add,
+            rng=random.Random(),
+        )
         return Served(entry, batcher, self._page)
 
     def _weigh(self, before: Table, after: Table) -> None:
@@ -210,8 +234,8 @@ class DataPlane:
 def rows_of(manifest: Manifest, inputs: Sequence[Array]) -> int:
     """Rows of a request: the common length of axis 0. Raises BadRequest when inputs differ or are empty."""
     if not manifest.rows_independent:
-        return inputs[0].shape[0] if inputs and inputs[0].ndim else 1
-    lengths = {array.shape[0] for array in inputs}
+        return int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
+    lengths: set[int] = {array.shape[0] for array in inputs}
     if len(lengths) != 1:
         shapes = ", ".join(f"{s.name} {list(a.shape)}" for s, a in zip(manifest.signature.inputs, inputs, strict=True))
         raise BadRequest(f"inputs must have the same number of rows (axis 0), got {shapes}")
@@ -223,7 +247,7 @@ def sticky_key(policy: Policy, context: Context) -> str | None:
     source, _, name = policy.sticky.partition(":")
     if source == "parameter":
         value = context.parameters.get(name)
-        return None if value is None else str(value)
+        return None if value is None or value == "" else str(value)
     if source == "header":
         found = context.headers.get(name.lower().encode())
         return found.decode("latin-1") if found else None
@@ -238,8 +262,10 @@ def _cookie(header: bytes, name: str) -> str | None:
     return None
 
 
-def _rows(inputs: list[Array], start: int, limit: int, rows: int) -> list[Array]:
-    return inputs if rows <= limit else [array[start : start + limit] for array in inputs]
+def _free_rows(manifest: Manifest) -> bool:
+    """Whether axis 0 of the first input counts what a client sends, rather than being part of the model."""
+    inputs = manifest.signature.inputs
+    return bool(inputs and inputs[0].shape and inputs[0].shape[0] < 0)
 
 
 async def _all(items: list[Item]) -> list[Answer]:
@@ -250,12 +276,3 @@ async def _all(items: list[Item]) -> list[Answer]:
         for item in items:
             item.future.cancel()
         raise
-
-
-def attach(plane: DataPlane, link: Link) -> Batcher | None:
-    """Give a link that said hello to the batcher of its version; None when that is not served here."""
-    hello = link.hello
-    batcher = plane.batcher(hello.model, hello.version, hello.digest) if hello else None
-    if batcher is not None:
-        batcher.attach(link)
-    return batcher

@@ -1,6 +1,5 @@
 """Labels on their way from the gateway to the node's sidecar, which answers once they are on disk."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ class Desk:
                     raise NotReady(f"the monitors answered {response.status}: {(await response.text())[:200]}")
                 counted: dict[str, Any] = await response.json()
                 return counted
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            raise NotReady(f"labels were not taken, the monitors are away ({type(error).__name__}); send again") from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise NotReady(
+                f"labels were not taken, the monitors are away ({type(error).__name__}); send again"
+            ) from None
 
     async def close(self) -> None:
         if self._session is not None:

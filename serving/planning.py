@@ -28,9 +28,13 @@ def plan(desired: Mapping[str, Model], published: Sequence[Manifest]) -> Plan:
     known = {(manifest.model, manifest.version) for manifest in published}
     models = {name: desired.get(name, Model()) for name in newest}
     weights = {name: dict(model.weights) or {newest[name]: 1.0} for name, model in models.items()}
-    wanted = [(name, version) for name, model in models.items()
-              for version in {**weights[name], **dict.fromkeys(s.version for s in model.shadows), **model.versions}]  # fmt: skip
+    wanted = [(name, version) for name, model in models.items() for version in _named(model, weights[name])]
     return Plan({key: models[key[0]].version(key[1]) for key in wanted if key in known}, weights, models)
+
+
+def _named(model: Model, weights: Mapping[str, float]) -> list[str]:
+    """Every version that a model's description mentions, once."""
+    return list(dict.fromkeys([*weights, *(shadow.version for shadow in model.shadows), *model.versions]))
 
 
 def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: Table, defaults: Config) -> Table:
@@ -43,13 +47,17 @@ def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], befo
     return before if kept == before.models and before.generation else Table(before.generation + 1, kept)
 
 
-def _entry(name: str, plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key],
-           before: ModelEntry | None) -> ModelEntry | None:  # fmt: skip
+def _entry(
+    name: str, plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: ModelEntry | None
+) -> ModelEntry | None:
     weights = {v: w for v, w in plan.weights[name].items() if (name, v) in manifests}
     ready = all((name, version) in running for version, weight in weights.items() if weight > 0)
     if not weights or (before is not None and not ready):
         return before
-    versions = {v: VersionEntry(manifests[name, v], how.max_batch_rows)
-                for (model, v), how in sorted(plan.versions.items()) if model == name}  # fmt: skip
+    versions = {
+        v: VersionEntry(manifests[name, v], how.max_batch_rows)
+        for (model, v), how in sorted(plan.versions.items())
+        if model == name
+    }
     intervals = rebalance(before.policy.intervals, weights) if before else initial(weights)
     return ModelEntry(Policy(name, intervals, tuple(versions), plan.models[name].sticky), versions)

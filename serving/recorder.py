@@ -30,22 +30,30 @@ class Recorder:
             self._queue.observe(max(finished.queue_s))
             self._infer.observe(finished.result.infer_s)
             self._rows.observe(rows)
-        if self._ring is not None:
-            self._ring.append(record.encode(self._record(finished)), rows)
+        if self._ring is not None and self._ring.append(record.encode(self._record(finished)), rows):
             self._records.add(rows)
 
     def _record(self, finished: Finished) -> Record:
         items, result = finished.items, finished.result
         return Record(
-            model=self._manifest.model, version=self._manifest.version, digest=self._digest, role="primary",
-            ids=[item.id for item in items], first_rows=[item.first_row for item in items],
-            counts=[item.rows for item in items], reasons=[item.reason for item in items],
-            propensities=[item.propensity for item in items], keys=[item.key_hash for item in items],
-            event_times=[item.event_time for item in items], arrival_times=[item.arrival_time for item in items],
-            statuses=finished.statuses, queue_s=finished.queue_s, infer_s=result.infer_s if result else 0.0,
+            model=self._manifest.model,
+            version=self._manifest.version,
+            digest=self._digest,
+            role="primary",
+            ids=[item.id for item in items],
+            first_rows=[item.first_row for item in items],
+            counts=[item.rows for item in items],
+            reasons=[item.reason for item in items],
+            propensities=[item.propensity for item in items],
+            keys=[item.key_hash for item in items],
+            event_times=[item.event_time for item in items],
+            arrival_times=[item.arrival_time for item in items],
+            statuses=finished.statuses,
+            queue_s=finished.queue_s,
+            infer_s=result.infer_s if result else 0.0,
             inputs={s.name: _column(s.datatype, items, i) for i, s in self._inputs} if result else {},
             outputs={s.name: Column.of(s.datatype, result.outputs[i]) for i, s in self._outputs} if result else {},
-        )  # fmt: skip
+        )
 
 
 def _column(datatype: str, items: list[Item], i: int) -> Column:

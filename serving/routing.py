@@ -16,6 +16,7 @@ from serving.errors import Forbidden, UnknownVersion
 from serving.manifest import Manifest
 
 Reason = Literal["sticky", "weight", "url", "override"]
+Key = tuple[str, str, str]  # model, version, digest
 _TINY = 1e-12
 
 
@@ -37,14 +38,11 @@ class Policy(msgspec.Struct, frozen=True):
 
     @property
     def weights(self) -> dict[str, float]:
-        shares: dict[str, float] = {}
-        for start, interval in _with_starts(self.intervals):
-            shares[interval.version] = shares.get(interval.version, 0.0) + interval.end - start
-        return shares
+        return weights_of(self.intervals)
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The decision, why, with which probability, and the key's 64-bit hash."""
+    """The decision, why, with which probability, and the sticky key's 64-bit hash; 0 where there was none."""
 
     version: str
     reason: Reason
@@ -75,9 +73,9 @@ class Router:
             raise Forbidden(f"the URL names version {version!r}, the header x-gaugeway-version {override!r}")
         key_hash = hash_key(self._salt, key)
         if version or override:
-            return self._pinned(version or override or "", "url" if version else "override", key_hash)
+            return self._pinned(version or override or "", "url" if version else "override", key_hash * sticky)
         chosen = self._versions[bisect_right(self._ends, key_hash / 2**64)]
-        return Route(chosen, "sticky" if sticky else "weight", self._weights[chosen], key_hash)
+        return Route(chosen, "sticky" if sticky else "weight", self._weights[chosen], key_hash * sticky)
 
     def _pinned(self, version: str, reason: Reason, key_hash: int) -> Route:
         if version not in self.policy.versions:
@@ -91,8 +89,8 @@ def hash_key(salt: bytes, key: str) -> int:
 
 
 def initial(weights: Mapping[str, float]) -> tuple[Interval, ...]:
-    """Intervals in the order of the weights; weights add up to 1."""
-    return _closed(_cut(sorted(weights.items())))
+    """Intervals in the order of the versions; weights are taken in proportion to their sum, which is above 0."""
+    return _closed(_cut(sorted(_shares(weights).items())))
 
 
 def rebalance(intervals: Iterable[Interval], weights: Mapping[str, float]) -> tuple[Interval, ...]:
@@ -102,7 +100,9 @@ def rebalance(intervals: Iterable[Interval], weights: Mapping[str, float]) -> tu
     >>> [i.version for i in rebalance(before, {"1": 0.7, "2": 0.2, "3": 0.1})]
     ['1', '3', '2']
     """
-    left = dict(weights)
+    left, intervals = _shares(weights), tuple(intervals)
+    if _same(weights_of(intervals), left):
+        return intervals
     pieces: list[tuple[float, str | None]] = []
     for start, interval in _with_starts(intervals):
         kept = min(interval.end - start, left.get(interval.version, 0.0))
@@ -111,12 +111,30 @@ def rebalance(intervals: Iterable[Interval], weights: Mapping[str, float]) -> tu
     return _closed(_give(pieces, {v: w for v, w in sorted(left.items()) if w > _TINY}))
 
 
+def weights_of(intervals: Iterable[Interval]) -> dict[str, float]:
+    """The share of all keys that each version has; those that have none are left out."""
+    shares: dict[str, float] = {}
+    for start, interval in _with_starts(intervals):
+        shares[interval.version] = shares.get(interval.version, 0.0) + interval.end - start
+    return shares
+
+
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum(weights.values())
+    return {version: weight / total for version, weight in weights.items()}
+
+
+def _same(shares: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Up to rounding: a table whose weights nobody changed must not change."""
+    return all(abs(shares.get(v, 0.0) - others.get(v, 0.0)) < _TINY for v in shares.keys() | others.keys())
+
+
 def _give(pieces: list[tuple[float, str | None]], wanting: dict[str, float]) -> list[Interval]:
     """Fill the free pieces with the versions that want more, in order."""
     filled: list[tuple[float, str]] = []
     for width, owner in pieces:
         while width > _TINY:
-            version = owner or next(iter(wanting), filled[-1][1] if filled else "")
+            version = owner or next(iter(wanting), None) or _neighbour(filled, pieces)
             part = width if owner or version not in wanting else min(width, wanting[version])
             filled.append((part, version))
             width -= part
@@ -124,6 +142,11 @@ def _give(pieces: list[tuple[float, str | None]], wanting: dict[str, float]) -> 
                 wanting[version] -= part
                 wanting = {v: w for v, w in wanting.items() if w > _TINY}
     return _cut([(version, width) for width, version in filled])
+
+
+def _neighbour(filled: list[tuple[float, str]], pieces: list[tuple[float, str | None]]) -> str:
+    """Who gets a crumb that rounding left."""
+    return filled[-1][1] if filled else next(owner for width, owner in pieces if owner and width > _TINY)
 
 
 def _cut(shares: Iterable[tuple[str, float]]) -> list[Interval]:
@@ -156,6 +179,10 @@ class VersionEntry(msgspec.Struct, frozen=True):
 
     manifest: Manifest
     max_batch_rows: int = 256
+
+    @property
+    def key(self) -> Key:
+        return self.manifest.model, self.manifest.version, self.manifest.digest
 
 
 class ModelEntry(msgspec.Struct, frozen=True):

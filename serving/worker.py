@@ -9,87 +9,67 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import socket
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 import uvicorn
 import uvloop
 
-from serving.channel import Link, connect
 from serving.config import Config, restore
 from serving.dataplane import DataPlane
-from serving.discovery import Announcement, announced
 from serving.gateway import Gateway
 from serving.labelling import Desk
+from serving.links import Links
 from serving.metrics import Page
 from serving.record import RingWriter
 from serving.routing import Table
 
 log = logging.getLogger("gaugeway.worker")
 
-POLL_S, RECONNECT_S = 0.1, 0.5
+POLL_S = 0.1
 
 
-class Links:
-    """Keeps one link to every announced replica of what this worker serves."""
+class TableFile:
+    """The routing table that the control plane leaves on disk; it replaces the file, never writes into it."""
 
-    def __init__(self, socket_dir: Path, plane: DataPlane) -> None:
-        self._socket_dir, self._plane = socket_dir, plane
-        self._links: dict[str, Link] = {}
-        self._retry: dict[str, float] = {}
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] = ()
 
-    async def refresh(self) -> None:
-        found = announced(self._socket_dir)
-        for replica in self._links.keys() - found.keys():
-            if not self._links[replica].inflight:
-                self._links.pop(replica).close()
-        now = self._loop.time()
-        for replica, one in found.items():
-            if replica not in self._links and self._retry.get(replica, 0.0) <= now and self._wanted(one):
-                await self._open(one)
-
-    def report(self) -> list[dict[str, object]]:
-        return [{"replica": replica, "state": link.state, "load": link.load, "inflight": link.inflight}
-                for replica, link in self._links.items()]  # fmt: skip
-
-    def _wanted(self, one: Announcement) -> bool:
-        return self._plane.batcher(one.model, one.version, one.digest) is not None
-
-    async def _open(self, one: Announcement) -> None:
+    def read(self) -> Table | None:
+        """A table that was not read before. What cannot be read is said once."""
         try:
-            link = await connect(one.socket, lambda link: self._changed(one, link))
-        except OSError:
-            self._retry[one.replica] = self._loop.time() + RECONNECT_S
-        else:
-            self._links[one.replica] = link
-
-    def _changed(self, one: Announcement, link: Link) -> None:
-        batcher = self._plane.batcher(one.model, one.version, one.digest)
-        if batcher is not None:
-            if link.state == "ready" and link not in batcher.links and link.hello and link.hello.digest == one.digest:
-                batcher.attach(link)
-            batcher.changed(link)
-        if link.state == "lost" and self._links.get(one.replica) is link:
-            del self._links[one.replica]
-            self._retry[one.replica] = self._loop.time() + RECONNECT_S
+            stat = self._path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if stamp == self._seen:
+                return None
+            self._seen = stamp
+            return msgspec.json.decode(self._path.read_bytes(), type=Table)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            log.error("%s is no routing table, the last one stays: %s", self._path, error)
+            return None
 
 
 async def follow(config: Config, plane: DataPlane, slot: int) -> None:
     """Install every new table, link to every new replica, report, for ever."""
-    path, seen = config.run_dir / "table.json", 0
-    links = Links(config.socket_dir, plane)
+    file, links, said = TableFile(config.run_dir / "table.json"), Links(config.socket_dir, plane), ""
     while True:
         try:
-            stamp = path.stat().st_mtime_ns if path.exists() else 0
-            if stamp != seen:
-                plane.install(msgspec.json.decode(path.read_bytes(), type=Table))
-                seen = stamp
+            if (table := file.read()) is not None:
+                await links.prepare(table)
+                plane.install(table)
+                links.attach()
             await links.refresh()
             _report(config.run_dir / "workers" / f"worker-{slot}.json", slot, plane.table.generation, links)
-        except Exception:  # the edge of the control plane: whatever it wrote, serving goes on
-            log.exception("cannot follow the control plane; the last table stays")
+        except Exception as error:  # the edge of the control plane: whatever it wrote, serving goes on
+            if repr(error) != said:
+                log.exception("cannot follow the control plane; the last table stays")
+                said = repr(error)
         await asyncio.sleep(POLL_S)
 
 
@@ -121,18 +101,32 @@ async def serve(config: Config, slot: int) -> None:
     desk = Desk(config.socket_dir / "monitors.sock")
     plane = DataPlane(config.gateway, page, ring)
     following = asyncio.create_task(follow(config, plane, slot))
-    server = uvicorn.Server(uvicorn.Config(
-        Gateway(config, plane, desk), http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-        proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=30,
-    ))  # fmt: skip
+    settings = uvicorn.Config(
+        Gateway(config, plane, desk),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=30,
+    )
     gc.collect()
     gc.freeze()  # what was imported is never garbage; a full collection among it costs milliseconds
     gc.set_threshold(50_000, 20, 100)
     try:
-        await server.serve([listen(config.gateway.host, config.gateway.port)])
+        await uvicorn.Server(settings).serve([listen(config.gateway.host, config.gateway.port)])
     finally:
         following.cancel()
         await desk.close()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Before uvicorn listens to the signal, and when it passes it on after the drain: an orderly end."""
+    raise SystemExit(0)
 
 
 def main() -> None:
@@ -141,6 +135,7 @@ def main() -> None:
     parser.add_argument("--slot", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, _end)
     config = restore(arguments.config.read_bytes())
     uvloop.run(serve(config, arguments.slot))
 

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
     ("serving.dataplane",),
-    ("serving.inference",),
+    ("serving.inference", "serving.links"),
     ("serving.gateway", "serving.admin"),
     # processes and what starts them
     ("serving.replica", "serving.worker", "serving.node"),
