@@ -6,13 +6,16 @@ An ordinary process; it never imports Ray. What a request means is `serving.data
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version as installed
+from secrets import token_hex
 from typing import Any, Protocol
+
+import msgspec
 
 from serving import codec
 from serving.config import Config
 from serving.dataplane import DataPlane, Served
 from serving.errors import GaugewayError, MethodNotAllowed, NotFound, NotReady
-from serving.http import ClientGone, Handler, Receive, Request, Response, Scope, Send, answer, refusal
+from serving.http import ClientGone, Handler, Receive, Request, Response, Scope, Send, answer, identity, refusal
 from serving.inference import Inference
 
 log = logging.getLogger("gaugeway.gateway")
@@ -30,31 +33,29 @@ class Gateway:
     def __init__(self, config: Config, plane: DataPlane, labels: Labels) -> None:
         self._plane, self._labels, self._settings = plane, labels, config.gateway
         inference: dict[str, Handler] = {"POST": Inference(config, plane)}
-        self._routes: list[tuple[list[str], dict[str, Handler]]] = [
-            (template.split("/"), handlers)
-            for template, handlers in (
-                ("/v2/models/{model}/infer", inference),
-                ("/v2/models/{model}/versions/{version}/infer", inference),
-                ("/v2/health/live", {"GET": self.live}),
-                ("/v2/health/ready", {"GET": self.ready}),
-                ("/v2", {"GET": self.server}),
-                ("/v2/models", {"GET": self.models}),
-                ("/v2/models/{model}", {"GET": self.metadata}),
-                ("/v2/models/{model}/versions/{version}", {"GET": self.metadata}),
-                ("/v2/models/{model}/ready", {"GET": self.model_ready}),
-                ("/v2/models/{model}/versions/{version}/ready", {"GET": self.model_ready}),
-                ("/v2/repository/index", {"POST": self.index}),
-                ("/v1/models/{model}/labels", {"POST": self.label}),
-            )
+        routes: list[tuple[str, dict[str, Handler]]] = [
+            ("/v2/models/{model}/infer", inference),
+            ("/v2/models/{model}/versions/{version}/infer", inference),
+            ("/v2/health/live", {"GET": self.live}),
+            ("/v2/health/ready", {"GET": self.ready}),
+            ("/v2", {"GET": self.server}),
+            ("/v2/models", {"GET": self.models}),
+            ("/v2/models/{model}", {"GET": self.metadata}),
+            ("/v2/models/{model}/versions/{version}", {"GET": self.metadata}),
+            ("/v2/models/{model}/ready", {"GET": self.model_ready}),
+            ("/v2/models/{model}/versions/{version}/ready", {"GET": self.model_ready}),
+            ("/v2/repository/index", {"POST": self.index}),
+            ("/v1/models/{model}/labels", {"POST": self.label}),
         ]
+        self._routes = [(template.split("/"), handlers) for template, handlers in routes]
         self._matched: dict[str, tuple[dict[str, Handler], Mapping[str, str]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        method, path = scope["method"], scope["path"]
+        method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
         try:
-            response = await self._respond(method, path, dict(scope["headers"]), receive)
+            response = await self._respond(method, path, headers, receive)
         except GaugewayError as error:
             response = refusal(error)
         except ClientGone:
@@ -62,21 +63,27 @@ class Gateway:
         except Exception:  # the edge of the process: one request fails, the worker goes on
             log.exception("unexpected failure at %s %.200r", method, path)
             response = refusal(GaugewayError("internal error; the gateway's log has the details"))
-        response.headers.append((b"content-length", b"%d" % len(response.body)))
+            self._plane.unknown(response.status)
+        response.headers += [
+            (b"x-request-id", response.request_id or identity(headers) or token_hex(8).encode()),
+            (b"content-length", b"%d" % len(response.body)),
+        ]
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": response.body if method != "HEAD" else b""})
 
     async def _respond(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Response:
         handlers, names = self._matched.get(path) or self._match(path)
         if (handler := handlers.get("GET" if method == "HEAD" else method)) is None:
-            raise MethodNotAllowed(f"{path[:200]!r} takes {' or '.join(handlers)}, got {method}")
+            response = refusal(MethodNotAllowed(f"{path[:200]!r} takes {' or '.join(handlers)}, got {method}"))
+            response.headers.append((b"allow", ", ".join(handlers).encode()))
+            return response
         return await handler(Request(method, path, names, headers, receive))
 
     def _match(self, path: str) -> tuple[dict[str, Handler], Mapping[str, str]]:
         parts = path.removesuffix("/").split("/")
         for template, handlers in self._routes:
             if (names := _names(template, parts)) is not None:
-                if len(self._matched) < 4096:  # a bound: paths come from clients
+                if len(self._matched) < 4096 and len(path) < 256:  # a bound: paths come from clients
                     self._matched[path] = (handlers, names)
                 return handlers, names
         raise NotFound(f"there is nothing at {path[:200]!r}")
@@ -99,10 +106,15 @@ class Gateway:
         model = self._plane.model(request.names["model"])
         served = model.version(request.names.get("version"))
         signature = served.manifest.signature
-        return answer({
-            "name": served.manifest.model, "versions": sorted(model.versions), "platform": "onnx_onnxv1",
-            "inputs": signature.inputs, "outputs": signature.outputs,
-        })  # fmt: skip
+        return answer(
+            {
+                "name": served.manifest.model,
+                "versions": sorted(model.versions),
+                "platform": "onnx_onnxv1",
+                "inputs": signature.inputs,
+                "outputs": signature.outputs,
+            }
+        )
 
     async def model_ready(self, request: Request) -> Response:
         name, version = request.names["model"], request.names.get("version")
@@ -121,20 +133,28 @@ class Gateway:
     async def label(self, request: Request) -> Response:
         """The truth that arrives later: one object, an array, or NDJSON."""
         name = request.names["model"]
-        self._plane.model(name)
+        model = self._plane.model(name)
         body = await request.body(self._settings.max_body_bytes)
         labels, refused = codec.decode_labels(body, request.text(b"content-type"))
-        rows = [{"model": name, "id": l.id, "row": l.row, "label": l.label, "time": l.time} for l in labels]
+        rows = [{"model": name, "id": one.id, "row": one.row, "label": one.label, "time": one.time} for one in labels]
         counts = await self._labels.submit(rows)
-        return answer({**counts, "refused": [*refused, *counts.get("refused", [])]})
+        unfit = {one.index for one in refused}
+        sent = [index for index in range(len(labels) + len(refused)) if index not in unfit]
+        later = [{**one, "index": sent[one["index"]]} for one in counts.get("refused", [])]
+        every = sorted([*map(msgspec.structs.asdict, refused), *later], key=lambda one: int(one["index"]))
+        outcomes = {outcome: int(counts.get(outcome, 0)) for outcome in ("joined", "parked", "unknown")}
+        self._plane.labelled(model, {**outcomes, "refused": len(every)})
+        return answer({**counts, "refused": every})
 
 
 def _state(served: Served) -> dict[str, str]:
     ready = served.batcher.ready
     return {
-        "name": served.manifest.model, "version": served.manifest.version,
-        "state": "READY" if ready else "UNAVAILABLE", "reason": "" if ready else "no warm replica",
-    }  # fmt: skip
+        "name": served.manifest.model,
+        "version": served.manifest.version,
+        "state": "READY" if ready else "UNAVAILABLE",
+        "reason": "" if ready else "no warm replica",
+    }
 
 
 def _names(template: list[str], parts: list[str]) -> dict[str, str] | None:

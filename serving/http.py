@@ -46,33 +46,31 @@ class Request:
     async def body(self, max_bytes: int) -> bytes:
         """The whole body, decompressed. Raises PayloadTooLarge, BadRequest, ClientGone."""
         declared = self.headers.get(b"content-length")
-        if declared is not None and int(declared) > max_bytes:
+        if declared is not None and declared.isdigit() and int(declared) > max_bytes:
             raise PayloadTooLarge(f"got a body of {int(declared)} bytes, at most {max_bytes} are taken")
         data = await self._read(max_bytes)
         encoding = self.text(b"content-encoding")
         return codec.decompress(data, encoding, max_bytes) if encoding else data
 
     async def _read(self, max_bytes: int) -> bytes:
-        message = await self.receive()
-        data: bytes = message.get("body", b"")
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return data
-        chunks, size = [data], len(data)
-        while message["type"] == "http.request" and message.get("more_body"):
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
             message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientGone
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > max_bytes:
                 raise PayloadTooLarge(f"got a body of more than {max_bytes} bytes")
-        if message["type"] != "http.request":
-            raise ClientGone
-        return b"".join(chunks)
+            more = message.get("more_body", False)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def identity(self) -> bytes | None:
         """`x-request-id` as given. Raises BadRequest when it is not 1 to 128 printable characters."""
-        given = self.headers.get(b"x-request-id")
-        if given is not None and not _PRINTABLE.fullmatch(given):
-            raise BadRequest(f"x-request-id must be 1 to 128 printable ASCII characters, got {given[:140]!r}")
+        given = identity(self.headers)
+        if given is None and (raw := self.headers.get(b"x-request-id")) is not None:
+            raise BadRequest(f"x-request-id must be 1 to 128 printable ASCII characters, got {raw[:140]!r}")
         return given
 
     def deadline_s(self, longest_s: float) -> float:
@@ -104,9 +102,18 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
+    """`request_id` leaves as `x-request-id`; empty: the one of the request, or one is made."""
+
     body: bytes
     status: int = 200
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON])
+    request_id: bytes = b""
+
+
+def identity(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """`x-request-id` where it is one that can be given back."""
+    given = headers.get(b"x-request-id")
+    return given if given is not None and _PRINTABLE.fullmatch(given) else None
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -130,9 +137,7 @@ def compressed(response: Response, accepted: bytes | None) -> Response:
     """gzip or deflate, if the client asked for it and the body is large enough to gain."""
     if not accepted or len(response.body) < _COMPRESS_BYTES:
         return response
-    for encoding in ("gzip", "deflate"):
-        if encoding.encode() in accepted.lower():
-            response.body = codec.compress(response.body, encoding)
-            response.headers += [(b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]
-            break
+    if encoding := codec.accepted_encoding(accepted.decode("latin-1")):
+        response.body = codec.compress(response.body, encoding)
+        response.headers += [(b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]
     return response

@@ -44,6 +44,7 @@ class Inference:
         header_length = codec.parse_header_length(request.text(b"inference-header-content-length"), len(body))
         parsed = None if header_length == 0 else codec.decode_request(body, header_length, self._limits)
         request_id = request_id or (parsed.id if parsed and parsed.id else made)
+        model = self._plane.model(request.names["model"])  # the table may have changed while the body came
         context = self._context(request, request_id, parsed)
         route = self._plane.route(model, context)
         served = model.version(route.version)
@@ -57,34 +58,43 @@ class Inference:
 
     def _context(self, request: Request, request_id: str, parsed: InferRequest | None) -> Context:
         return Context(
-            request_id, request.deadline_s(self._settings.deadline_s), request.arrived,
+            request_id,
+            request.deadline_s(self._settings.deadline_s),
+            request.arrived,
             request.event_time() if self._event_time else request.arrived,
-            request.headers, parsed.parameters if parsed else _NOTHING,
-            request.names.get("version"), request.text(b"x-gaugeway-version"),
-        )  # fmt: skip
+            request.headers,
+            parsed.parameters if parsed else _NOTHING,
+            request.names.get("version"),
+            request.text(b"x-gaugeway-version"),
+        )
 
-    def _answered(self, request: Request, parsed: InferRequest, request_id: str, served: Served, route: Route,
-                  answer: Answer) -> Response:  # fmt: skip
+    def _answered(
+        self, request: Request, parsed: InferRequest, request_id: str, served: Served, route: Route, answer: Answer
+    ) -> Response:
         manifest = served.manifest
         body, header_length = codec.encode_response(
             codec.respond(parsed, manifest.signature, answer.outputs, manifest.model, manifest.version)
         )
         total_s = time.perf_counter() - request.started
         headers = [
-            JSON if header_length is None else BINARY, *served.identity,
-            (b"x-request-id", _header(request_id)),
+            JSON if header_length is None else BINARY,
+            *served.identity,
             (b"x-gaugeway-route", route.reason.encode()),
-            (b"server-timing", b"queue;dur=%.3f, infer;dur=%.3f, total;dur=%.3f"
-             % (answer.queue_s * 1e3, answer.infer_s * 1e3, total_s * 1e3)),
-        ]  # fmt: skip
+            (
+                b"server-timing",
+                b"queue;dur=%.3f, infer;dur=%.3f, total;dur=%.3f"
+                % (answer.queue_s * 1e3, answer.infer_s * 1e3, total_s * 1e3),
+            ),
+        ]
         if header_length is not None:
             headers.append((b"inference-header-content-length", b"%d" % header_length))
         served.answered(200).add()
         served.duration.observe(total_s)
-        return compressed(Response(body, 200, headers), request.headers.get(b"accept-encoding"))
+        return compressed(Response(body, 200, headers, _header(request_id)), request.headers.get(b"accept-encoding"))
 
-    def _refused(self, error: GaugewayError, request_id: str, model: ServedModel | None,
-                 served: Served | None) -> Response:  # fmt: skip
+    def _refused(
+        self, error: GaugewayError, request_id: str, model: ServedModel | None, served: Served | None
+    ) -> Response:
         if served is not None:
             served.answered(error.status).add()
         elif model is not None:
@@ -92,7 +102,7 @@ class Inference:
         else:
             self._plane.unknown(error.status)
         response = refusal(error)
-        response.headers.append((b"x-request-id", _header(request_id)))
+        response.request_id = _header(request_id)
         return response
 
 
