@@ -1,7 +1,7 @@
 """Processes of one node that must always run: started, watched, restarted, stopped.
 
 They are started in sessions of their own, so that Ctrl-C in a terminal reaches only the one who stops them in order;
-a file with the process id lets a successor adopt them, and find what a killed predecessor left behind.
+a file with the process id and its start lets a successor adopt them, and find what a killed predecessor left behind.
 """
 
 import logging
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from serving.discovery import alive
 log = logging.getLogger("gaugeway.node")
 
 BACKOFF_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+KILL_S = 5.0  # a killed process is waited for this long
 STEADY_S = 30.0  # a process that ran this long starts again without a wait
 
 
@@ -45,11 +47,14 @@ class Child:
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module, *self.arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self.pid, self._started = self._process.pid, time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._pid_path.write_text(str(self.pid))
+        self._pid_path.write_text(f"{self.pid} {started(self.pid)}")
 
     def watch(self) -> None:
         """Start it again if it is gone, after a wait that grows while it keeps failing."""
@@ -62,7 +67,11 @@ class Child:
         log.warning("%s (process %d) is gone; starting it again", self.name, self.pid)
         self._failures += 1
         self.restarts += 1
-        self.start()
+        try:
+            self.start()
+        except OSError:  # no process, no room: later perhaps
+            self._started = time.monotonic()
+            log.exception("cannot start %s", self.name)
 
     @property
     def running(self) -> bool:
@@ -77,7 +86,7 @@ class Child:
 
     def terminate(self) -> None:
         if self.running:
-            os.kill(self.pid, signal.SIGTERM)
+            self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
@@ -85,24 +94,37 @@ class Child:
             time.sleep(0.02)
         if self.running:
             log.warning("%s (process %d) did not end within %g s; killed", self.name, self.pid, timeout_s)
-            os.kill(self.pid, signal.SIGKILL)
+            self._signal(signal.SIGKILL)
+            while self.running and time.monotonic() < until + KILL_S:
+                time.sleep(0.02)
         self._pid_path.unlink(missing_ok=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it may end by itself at any time
+            os.kill(self.pid, number)
 
     @property
     def _pid_path(self) -> Path:
         return self.folder / f"{self.name}.pid"
 
     def _adopt(self) -> bool:
-        """Take over the process that the file names, if it is still this one."""
+        """Take over the process that the file names, if it is still this one: ids are used again."""
         try:
-            pid = int(self._pid_path.read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError, ValueError):
+            pid, start = map(int, self._pid_path.read_text().split())
+        except (FileNotFoundError, ValueError):
             return False
-        if self.module.encode() not in command or not alive(pid) or self._process is not None:
+        if self._process is not None or not alive(pid) or started(pid) != start:
             return False
         self.pid, self._started = pid, time.monotonic()
         return True
+
+
+def started(pid: int) -> int:
+    """When a process started, in clock ticks since the machine did; with its id, this names it. 0: it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def sweep(folder: Path, timeout_s: float = 10.0) -> list[str]:
@@ -110,7 +132,7 @@ def sweep(folder: Path, timeout_s: float = 10.0) -> list[str]:
     left = []
     for path in sorted(folder.glob("*.pid")):
         name = path.stem
-        child = Child(name, "serving.worker" if name.startswith("worker") else "monitors.sidecar", (), folder, path)
+        child = Child(name, "", (), folder, path)
         if child._adopt():
             child.stop(timeout_s)
             left.append(name)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from serving.errors import GaugewayError
 
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 UNKNOWN = "_unknown"  # the one label value of models that do not exist
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
@@ -68,51 +68,54 @@ class PageFull(GaugewayError):
 
 
 class Page:
-    """The counters of one process. Opens and continues an existing page."""
+    """The counters of one process. Opens and continues an existing page; anything else at `path` is replaced."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            file.truncate(_SIZE)
+        if not _is_page(path):
+            staged = path.with_suffix(".new")
+            staged.write_bytes(_MAGIC.ljust(_SIZE, b"\0"))
+            staged.rename(path)
+        with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE)
-        self._map[:8] = _MAGIC
         self._view = memoryview(self._map)
         self.values = self._view[_VALUES:].cast("d")
-        self._slots = {key: slot for key, slot, _ in _index(self._map)}
-        self._end, self._free = _ends(self._map)
-        for key, slot, _ in _index(self._map):
+        self._count, self._end, self._free = _ends(self._map)
+        self._slots = {key: slot for key, slot, width in _index(self._map) if _fits(key, width)}
+        for key, slot in self._slots.items():
             if NAMES[json.loads(key)[0]].kind == "gauge":
                 self.values[slot] = 0.0  # what a predecessor held open ended with it
 
     def counter(self, name: str, **labels: str) -> "Cell":
-        return Cell(self.values, self._slot(name, labels, 1))
+        return Cell(self.values, self._slot(name, labels))
 
     gauge = counter
 
     def histogram(self, name: str, **labels: str) -> "Histogram":
         buckets = NAMES[name].buckets
-        return Histogram(self.values, self._slot(name, labels, len(buckets) + 2), buckets)
+        return Histogram(self.values, self._slot(name, labels), buckets)
 
     def close(self) -> None:
         self.values.release()
         self._view.release()
         self._map.close()
 
-    def _slot(self, name: str, labels: dict[str, str], width: int) -> int:
+    def _slot(self, name: str, labels: dict[str, str]) -> int:
         assert tuple(labels) == NAMES[name].labels, f"{name} has labels {NAMES[name].labels}, got {tuple(labels)}"
         key = json.dumps([name, *labels.values()])
         if key not in self._slots:
-            self._slots[key] = self._add(key.encode(), width)
+            self._slots[key] = self._add(key.encode(), _width(NAMES[name]))
         return self._slots[key]
 
     def _add(self, key: bytes, width: int) -> int:
         """An entry of the index is bytes of the key, slot, width (4 bytes each), key; visible by the count."""
         slot, end = self._free, self._end + 12 + len(key)
         if slot + width > _SLOTS or end > _VALUES:
-            raise PageFull(f"no room for {key!r} among {len(self._slots)} series")
+            raise PageFull(f"no room for {key!r} among {self._count} series")
         entry = b"".join(n.to_bytes(4, "little") for n in (len(key), slot, width)) + key
         self._map[self._end : end] = entry
-        self._map[8:16] = (len(self._slots) + 1).to_bytes(8, "little")
+        self._count += 1
+        self._map[8:16] = self._count.to_bytes(8, "little")
         self._end, self._free = end, slot + width
         return slot
 
@@ -122,7 +125,7 @@ class Cell:
 
     __slots__ = ("_slot", "_values")
 
-    def __init__(self, values: memoryview, slot: int) -> None:
+    def __init__(self, values: "memoryview[float]", slot: int) -> None:
         self._values, self._slot = values, slot
 
     def add(self, amount: float = 1.0) -> None:
@@ -137,7 +140,7 @@ class Histogram:
 
     __slots__ = ("_buckets", "_slot", "_sum", "_values")
 
-    def __init__(self, values: memoryview, slot: int, buckets: tuple[float, ...]) -> None:
+    def __init__(self, values: "memoryview[float]", slot: int, buckets: tuple[float, ...]) -> None:
         self._values, self._slot, self._buckets = values, slot, buckets
         self._sum = slot + len(buckets) + 1
 
@@ -147,12 +150,15 @@ class Histogram:
 
 
 def collect(pages: Iterable[Path]) -> Iterator[Metric]:
-    """The sum of all pages as Prometheus metric families, in the order of `NAMES`."""
+    """The sum of all pages as Prometheus metric families, in the order of `NAMES`.
+
+    What is no page of this format, or a series that this version does not have, is left out.
+    """
     totals: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in NAMES}
     for path in pages:
         for key, values in _read(path):
             name, *labels = json.loads(key)
-            if name in NAMES:
+            if _fits(key, len(values)):
                 _merge(totals[name], tuple(labels), values, NAMES[name].merge)
     for name, spec in NAMES.items():
         yield _family(name, spec, totals[name])
@@ -160,7 +166,7 @@ def collect(pages: Iterable[Path]) -> Iterator[Metric]:
 
 def _merge(into: dict[tuple[str, ...], list[float]], labels: tuple[str, ...], values: list[float], how: str) -> None:
     known = into.get(labels)
-    if known is None or len(known) != len(values):
+    if known is None:
         into[labels] = values
     elif how == "max":
         into[labels] = [max(a, b) for a, b in zip(known, values, strict=True)]
@@ -192,10 +198,31 @@ def _histograms(full: str, spec: Spec, series: dict[tuple[str, ...], list[float]
 
 
 def _read(path: Path) -> Iterator[tuple[str, list[float]]]:
+    if not _is_page(path):
+        return
     data = path.read_bytes()
-    values = memoryview(data)[_VALUES:].cast("d") if len(data) == _SIZE else None
-    for key, slot, width in _index(data) if values is not None else ():
-        yield key, list(values[slot : slot + width]) if values is not None else []
+    values = memoryview(data)[_VALUES:].cast("d")
+    for key, slot, width in _index(data):
+        yield key, list(values[slot : slot + width])
+
+
+def _is_page(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size != _SIZE:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _fits(key: str, width: int) -> bool:
+    """Whether a series of a page, which may be older than this program, is one of `NAMES` with these buckets."""
+    name, *labels = json.loads(key)
+    spec = NAMES.get(name)
+    return spec is not None and len(labels) == len(spec.labels) and width == _width(spec)
+
+
+def _width(spec: Spec) -> int:
+    """Values of a series: one, or those of a histogram's buckets, above the last, and the sum."""
+    return len(spec.buckets) + 2 if spec.kind == "histogram" else 1
 
 
 def _index(page: bytes | mmap.mmap) -> Iterator[tuple[str, int, int]]:
@@ -206,12 +233,12 @@ def _index(page: bytes | mmap.mmap) -> Iterator[tuple[str, int, int]]:
         at += 12 + size
 
 
-def _ends(page: mmap.mmap) -> tuple[int, int]:
-    """Where the next index entry and the next values go."""
-    end, free = _INDEX, 0
+def _ends(page: mmap.mmap) -> tuple[int, int, int]:
+    """How many series there are; where the next index entry and the next values go."""
+    count, end, free = 0, _INDEX, 0
     for key, slot, width in _index(page):
-        end, free = end + 12 + len(key.encode()), slot + width
-    return end, free
+        count, end, free = count + 1, end + 12 + len(key.encode()), slot + width
+    return count, end, free
 
 
 class Control:
