@@ -96,7 +96,7 @@ class Monitor:
     def drift(self) -> dict[str, DriftVerdict]:
         """By feature, `_prediction` among them, and `_all`, whose alarm is the one that pages."""
         verdicts = {name: watch.verdict(self.threshold) for name, watch in self._watches.items()}
-        return verdicts | {ALL: self._all.verdict(self.threshold, list(self._watches.values()))}
+        return verdicts | {ALL: self._all.verdict(self.threshold, list(verdicts.values()))}
 
     def risk(self) -> RiskVerdict:
         if self._risk is None:

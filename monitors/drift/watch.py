@@ -122,9 +122,9 @@ class AllWatch:
                 watch.share = np.zeros(len(CLIPS))
         state.alarm.update(crossed, at, quiet_blocks)
 
-    def verdict(self, threshold: float, watches: Sequence[Watch]) -> DriftVerdict:
+    def verdict(self, threshold: float, parts: Sequence[DriftVerdict]) -> DriftVerdict:
         """Effect sizes are the largest of the features'; n is the largest of their numbers of rows."""
-        state, parts = self._state, [watch.verdict(threshold) for watch in watches]
+        state = self._state
         return DriftVerdict(
             log_e=state.log_e,
             threshold=threshold,
@@ -134,7 +134,7 @@ class AllWatch:
             n=max((part.n for part in parts), default=0),
             since=state.alarm.since,
             blocks=state.blocks,
-            note="" if any(watch.fit for watch in watches) else "no feature can be judged",
+            note="" if any(not part.note for part in parts) else "no feature can be judged",
         )
 
     def save(self) -> SavedAll:

@@ -83,7 +83,7 @@ def test_one_feature_of_twenty_is_enough_for_all_of_them() -> None:
         for place, watch in enumerate(watches):
             watch.judge(watch.law.count(rng.normal(0.5 * (place == 3), size=300)), number, THRESHOLD, 10)
         everything.judge(watches, float(number), THRESHOLD, 10)
-    verdict = everything.verdict(THRESHOLD, watches)
+    verdict = everything.verdict(THRESHOLD, [watch.verdict(THRESHOLD) for watch in watches])
     assert verdict.alarm and verdict.blocks == 8
     assert [watch.verdict(THRESHOLD).alarm for watch in watches] == [place == 3 for place in range(20)]
     assert verdict.psi == watches[3].verdict(THRESHOLD).psi
@@ -109,7 +109,7 @@ def test_all_begins_again_after_an_alarm() -> None:
     for number in range(6):
         watches[0].judge(watches[0].law.count(rng.normal(3.0 * (number < 2), size=300)), number, THRESHOLD, 10)
         everything.judge(watches, float(number), THRESHOLD, 10)
-        evidence.append(everything.verdict(THRESHOLD, watches).log_e)
+        evidence.append(everything.verdict(THRESHOLD, [watch.verdict(THRESHOLD) for watch in watches]).log_e)
     assert evidence[1] >= THRESHOLD > 0.0 > evidence[-1]
 
 
