@@ -158,12 +158,13 @@ def _served(name: str, share: ByVersion, weight: float) -> str:
 
 
 def _drifted(name: str, found: Mapping[str, DriftFound]) -> str:
-    alarms = [item for item in found.items() if item[1].first_alarm is not None and not item[0].startswith("_")]
-    if not alarms:
-        return f"Drift, version {name}: none."
-    alarms.sort(key=lambda item: -item[1].psi)
-    parts = [f"{feature} ({_alarmed(drift.alarm, drift.first_alarm)}, PSI {drift.psi:.2f})" for feature, drift in alarms]
-    return f"Drift, version {name}: {', '.join(parts)}."
+    strongest = sorted(found.items(), key=lambda item: -item[1].psi)
+    parts = [
+        f"{feature} ({_alarmed(drift.alarm, drift.first_alarm)}, PSI {drift.psi:.2f})"
+        for feature, drift in strongest
+        if drift.first_alarm is not None and not feature.startswith("_")
+    ]
+    return f"Drift, version {name}: {', '.join(parts) or 'none'}."
 
 
 def _harmed(name: str, risk: RiskFound) -> str:
