@@ -81,7 +81,7 @@ def _until(path: Path, text: str, process: "subprocess.Popen[bytes]", timeout_s:
 
 
 def _pids(folder: Path) -> list[int]:
-    return [int(path.read_text()) for path in (folder / "gateway" / "run" / "pids").iterdir()]
+    return [int(path.read_text().split()[0]) for path in (folder / "gateway" / "run" / "pids").iterdir()]
 
 
 def _runs(pid: int) -> bool:
