@@ -32,6 +32,7 @@ class Gateway:
 
     def __init__(self, config: Config, plane: DataPlane, labels: Labels) -> None:
         self._plane, self._labels, self._settings = plane, labels, config.gateway
+        self._arrival_is_event = config.monitors.event_time == "arrival"
         inference: dict[str, Handler] = {"POST": Inference(config, plane)}
         routes: list[tuple[str, dict[str, Handler]]] = [
             ("/v2/models/{model}/infer", inference),
@@ -135,7 +136,9 @@ class Gateway:
         name = request.names["model"]
         model = self._plane.model(name)
         body = await request.body(self._settings.max_body_bytes)
-        labels, refused = codec.decode_labels(body, request.text(b"content-type"))
+        labels, refused = codec.decode_labels(
+            body, request.text(b"content-type"), request.arrived if self._arrival_is_event else None
+        )
         rows = [{"model": name, "id": one.id, "row": one.row, "label": one.label, "time": one.time} for one in labels]
         counts = await self._labels.submit(rows)
         unfit = {one.index for one in refused}

@@ -1,8 +1,13 @@
 """Marks tests by their folder and runs the fast ones first."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import models
+from tests.conformance import models as conformance
+from tests.gateway import Gateway, running
 
 HERE = Path(__file__).parent
 SLOW = ("conformance", "integration", "faults")  # in this order, after all others
@@ -22,3 +27,16 @@ def _folder(path: Path) -> str:
 def _rank(path: Path) -> int:
     folder = _folder(path)
     return SLOW.index(folder) + 1 if folder in SLOW else 0
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway on a real Ray for all tests that only ask it; those that break it start their own."""
+    served = {name: build() for name, build in conformance.MODELS.items()}
+    with running(tmp_path_factory.mktemp("gateway"), {**served, "linear": models.linear()}) as up:
+        yield up
+
+
+@pytest.fixture(scope="session")
+def gaugeway_url(gateway: Gateway) -> str:
+    return gateway.url
