@@ -88,6 +88,7 @@ def heading(board: Board) -> str:
         f"{clock(progress.clock)}  {progress.answered:,} of {progress.total:,} requests, {board.rate:,.0f}/s,"
         f" p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, {progress.failed} failed,"
         f" {progress.labels.sent:,} labels sent"
+        + (f", {progress.labels.failed:,} labels failed" if progress.labels.failed else "")
     )
 
 
