@@ -92,6 +92,9 @@ class Aggregator:
     def names(self) -> list[Name]:
         return sorted(self._judges)
 
+    def version(self, name: Name) -> Version:
+        return self._judges[name].version
+
     def know(self, version: Version) -> None:
         """Watch a version; one whose content changed is watched from the beginning."""
         name = (version.manifest.model, version.manifest.version)

@@ -51,6 +51,11 @@ class Catalogue:
         self._unknown[identity] = now
         return None
 
+    def learn(self, served: Manifest) -> Version:
+        """A version that is served, whether or not it had a request yet. Raises Unavailable as `find` does."""
+        known = self._known.get((served.model, served.version))
+        return known if known is not None and known.manifest.digest == served.digest else self._remember(served)
+
     def _ask(self, model: str, version: str) -> Manifest | None:
         try:
             return self._manifest_of(model, version)

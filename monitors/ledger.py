@@ -5,6 +5,7 @@ The clock of slots is the largest event time seen (and the wall clock once there
 read at once: so the counts are the same for any polling, and for any restart in between.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from serving.record import Record
 
 Name = tuple[str, str]  # model, version
 Identity = tuple[str, str, str]  # model, version, digest
+log = logging.getLogger("gaugeway.monitors")
+
 MIN_FUTURE_S = 60.0  # an event time further ahead of the wall clock than this, or than `lateness_s`, is none
 
 
@@ -202,21 +205,33 @@ class Ledger:
         book.last_time = max(book.last_time, float(times.time.max()))
         book.seen = max(book.seen, now)
         whole = ~failed & ~times.misdated
-        columns = self._columns(records, version, int(counts.sum())) if whole.any() else {}
-        slots = np.repeat(times.slot, counts)
-        if version.profile is not None and columns:
-            self._count(name, version.profile, columns, slots, np.repeat(whole & ~late, counts))
-        if book.task is not None and PREDICTION in columns:
-            self._wait(name, records, columns[PREDICTION], times, counts, whole, late)
-
-    def _columns(self, records: list[Record], version: Version, rows: int) -> dict[str, Array]:
-        """Features by name. Tensors that do not fit the manifest are dropped with their record, not with the batch."""
         try:
-            columns = extract_all(records, version.manifest)
-        except (ValueError, IndexError, TypeError):
-            self.drop("unreadable", rows)
-            return {}
-        return columns if all(len(column) == rows for column in columns.values()) else {}
+            self._read(name, version, records, times, counts, whole, late)
+        except (ValueError, IndexError, TypeError) as error:  # tensors that do not fit the manifest; nothing is counted
+            self.drop("unreadable", int(counts.sum()))
+            log.warning("%d rows of %s version %s cannot be read: %s", int(counts.sum()), *name, error)
+
+    def _read(
+        self,
+        name: Name,
+        version: Version,
+        records: list[Record],
+        times: Times,
+        counts: Array,
+        whole: Array,
+        late: Array,
+    ) -> None:
+        """Count the rows' features and let their predictions wait. Raises before anything of them is counted."""
+        rows = int(counts.sum())
+        columns = extract_all(records, version.manifest) if whole.any() else {}
+        if any(len(column) != rows for column in columns.values()):
+            raise ValueError(f"{rows} rows have columns of {sorted({len(column) for column in columns.values()})}")
+        values = np.asarray(columns.get(PREDICTION, ()), np.float64)
+        if version.profile is not None and columns:
+            slots = np.repeat(times.slot, counts)
+            self._count(name, version.profile, columns, slots, np.repeat(whole & ~late, counts))
+        if self.books[name].task is not None and PREDICTION in columns:
+            self._wait(name, records, values, times, counts, whole, late)
 
     def _count(self, name: Name, profile: Profile, columns: dict[str, Array], slots: Array, use: Array) -> None:
         numbers, place = np.unique(slots[use], return_inverse=True)
@@ -239,7 +254,7 @@ class Ledger:
         ids = [request for record in records for request in record.ids]
         firsts = [first for record in records for first in record.first_rows]
         rows: list[Prediction] = []
-        number = iter(np.asarray(values, np.float64).tolist())
+        number = iter(values.tolist())
         arrays = (counts, times.slot, times.time, whole, late)
         facts = zip(ids, firsts, lanes, *(array.tolist() for array in arrays), strict=True)
         for id, first, lane, n, slot, time, good, past in facts:

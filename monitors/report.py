@@ -92,11 +92,11 @@ def report(
 ) -> Report:
     """The state of a node. `stale` says that its rings could not be read; `now` is the wall clock."""
     marks = ledger.marks
-    known = [name for name in aggregator.names if name in ledger.books]
-    verdicts = {name: aggregator.verdicts(name) for name in known}
+    verdicts = {name: aggregator.verdicts(name) for name in aggregator.names}
+    books = {name: _copy(ledger.books.get(name) or Book.of(aggregator.version(name))) for name in verdicts}
     models: dict[str, dict[str, VersionReport]] = {}
-    for model, version in known:
-        verdict, book = verdicts[model, version], ledger.books[model, version]
+    for model, version in verdicts:
+        verdict, book = verdicts[model, version], books[model, version]
         old = stale or _stale(book, marks.clock, now, settings)
         labels = _labels(book, ledger.store.parked[model], marks.unknown.get(model, 0))
         models.setdefault(model, {})[version] = VersionReport(
@@ -108,7 +108,7 @@ def report(
     return Report(
         document=Document(marks.clock, dropped["lost"], lag_s, dropped, models),
         verdicts=verdicts,
-        books={name: _copy(ledger.books[name]) for name in known},
+        books=books,
         lost_frames=marks.lost_frames,
         sampling_ratio=ledger.store.probability,
         cpu_s=cpu_s,

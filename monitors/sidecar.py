@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from monitors.labels import Label
 from monitors.listener import MAX_QUESTIONS, Answer, Asking, Labelling, Listener, Questions, Refused
 from monitors.station import Station
@@ -32,11 +34,48 @@ LOCK_S = 5.0  # for a predecessor to end
 log = logging.getLogger("gaugeway.monitors")
 
 
+class _Served(msgspec.Struct):
+    manifest: Manifest
+
+
+class _Model(msgspec.Struct):
+    versions: dict[str, _Served] = {}
+
+
+class _Table(msgspec.Struct):
+    """Of the routing table, what the monitors need: which versions there are."""
+
+    models: dict[str, _Model] = {}
+
+
+class ServedVersions:
+    """Follows the node's routing table."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._seen = path, -1
+
+    def news(self) -> list[Manifest]:
+        """All served versions when the table changed since the last look, else none."""
+        try:
+            changed = self._path.stat().st_mtime_ns
+            if changed == self._seen:
+                return []
+            table = msgspec.json.decode(self._path.read_bytes(), type=_Table)
+        except FileNotFoundError:
+            return []
+        except msgspec.DecodeError as error:
+            log.warning("%s is not a routing table: %s", self._path, error)
+            return []
+        self._seen = changed
+        return [served.manifest for model in table.models.values() for served in model.versions.values()]
+
+
 class Sidecar:
     """The counting thread: `run` until `stop`."""
 
-    def __init__(self, station: Station, poll_s: float) -> None:
-        self._station, self._poll_s = station, poll_s
+    def __init__(self, station: Station, served: ServedVersions, poll_s: float) -> None:
+        self._station, self._served, self._poll_s = station, served, poll_s
+        self._expected: list[Manifest] = []
         self.questions: Questions = queue.Queue(MAX_QUESTIONS)
         self._stopping = False
         self._looked_at = time.monotonic()
@@ -79,7 +118,11 @@ class Sidecar:
         return found
 
     def _poll(self) -> bool:
+        self._expected = self._served.news() or self._expected
         try:
+            if self._expected:
+                self._station.expect(self._expected)
+                self._expected = []
             more = self._station.poll(time.time())
         except Unavailable as error:
             if self._complaint != str(error):
@@ -126,7 +169,7 @@ def run(
     folder = config.run_dir
     with _alone(folder / "monitors.lock"):
         station = Station(config.monitors, node, folder / "rings", folder / "monitors.db", manifest_of, read)
-        sidecar = Sidecar(station, config.monitors.poll_s)
+        sidecar = Sidecar(station, ServedVersions(folder / "table.json"), config.monitors.poll_s)
         listener = Listener(sidecar.questions, lambda: sidecar.alive, lambda: collect(_pages(folder)))
         listener.start(config.metrics.host, config.metrics.node_port, config.socket_dir / "monitors.sock")
         for number in (signal.SIGTERM, signal.SIGINT):

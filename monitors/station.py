@@ -6,7 +6,7 @@ error in the middle of it the station is not to be used again: what was committe
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -79,6 +79,14 @@ class Station:
         self._seal(now)
         self._read_at = time.monotonic()
         return bool(batch.records) and not batch.drained
+
+    def expect(self, served: Iterable[Manifest]) -> None:
+        """Versions that are served have a state before their first row: `no_data`. Raises Unavailable as `poll`."""
+        versions = [self.catalogue.learn(manifest) for manifest in served]
+        self._journal.begin()
+        self._changed = True
+        for version in versions:
+            self.aggregator.know(version)
 
     def label(self, labels: list[Label], now: float) -> Arrival:
         """Join or park labels. What they answer is true only after `commit`."""

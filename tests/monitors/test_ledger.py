@@ -130,8 +130,10 @@ def test_unknown_versions_failed_requests_and_tensors_that_do_not_fit_are_counte
     narrow = record(["narrow"], X, [START])
     narrow = msgspec.structs.replace(narrow, inputs={"x": Column.of("FP32", X[:, :1])})
     failed = record(["f", "g"], np.zeros((2, FEATURES), np.float32), [START, START], statuses=[500, 200])
-    ingest(subject, [record(["a"], X, [START], version="9"), odd, narrow, failed, record(["b"], X, [START])])
-    assert subject.marks.dropped == {"unknown_version": 1, "unreadable": 1}
+    text = np.array([[b"not", b"a number"]], object)
+    words = msgspec.structs.replace(record(["words"], X, [START]), outputs={"p": Column.of("BYTES", text)})
+    ingest(subject, [record(["a"], X, [START], version="9"), odd, narrow, words, failed, record(["b"], X, [START])])
+    assert subject.marks.dropped == {"unknown_version": 1, "unreadable": 2}
     assert subject.books["m", "1"].failed == 1
     ingest(subject, [record(["z"], X, [START + 7200])])
     assert [c.counts.cells["_prediction"].sum() for c in subject.seal().slots] == [2]

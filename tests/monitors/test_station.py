@@ -126,3 +126,12 @@ def test_lost_rows_are_in_the_report_and_survive_a_restart(tmp_path: Path) -> No
     assert read + lost == sum(found.rows for found in records)
     subject.close()
     assert station(tmp_path).report(NOW).document.lost_rows == lost
+
+
+def test_a_version_that_is_served_has_no_data_before_its_first_row(tmp_path: Path) -> None:
+    subject = station(tmp_path)
+    subject.expect([manifest("1"), manifest("2")])
+    found = subject.report(NOW).document.models["m"]
+    assert {version: (v.state, v.rows) for version, v in found.items()} == {"1": ("no_data", 0), "2": ("no_data", 0)}
+    subject.close()
+    assert station(tmp_path).report(NOW).document.models["m"].keys() == {"1", "2"}
