@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
+BENCH ?=
 TESTS ?=
 UPGRADE ?=
 UV ?= $(BIN)/uv
@@ -12,13 +13,14 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # Debian packages that tests call: command:package
 SYSTEM := wrk:wrk
 
-.PHONY: help setup dev system demo test lint lock clean
+.PHONY: help setup dev system demo test lint bench lock clean
 
 help:
 	@echo "make setup    what Gaugeway and its demo need, into $(VENV)"
 	@echo "make demo     the demo; options: make demo DEMO=\"--days 30 --exit\""
 	@echo "make test     every test, fast ones first; a part: make test TESTS=tests/test_record.py"
 	@echo "make lint     ruff and mypy"
+	@echo "make bench    Gaugeway beside the ceiling on the same model; options: make bench BENCH=\"…\""
 	@echo "make lock     pin the dependencies anew; to the newest: make lock UPGRADE=--upgrade"
 	@echo "make clean    remove $(VENV) and every cache"
 
@@ -36,6 +38,9 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: dev system
+	$(BIN)/python -m loadtests.bench $(BENCH)
 
 # The lock of the tests holds only what the first does not, so `make demo` and `make test` share every pin.
 lock: dev
