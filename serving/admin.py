@@ -6,6 +6,7 @@ of other origins that a browser on this machine may show, it checks Host and Ori
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from serving.errors import BadRequest, GaugewayError
 
 log = logging.getLogger("gaugeway.admin")
 
+RETRY_S = 1.0
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,8 +66,16 @@ def application(control: Control) -> web.Application:
 
 
 def serve(config: Config, control: Control) -> None:
-    """Run the listener; call it in a thread of its own. It ends with the process."""
-    asyncio.run(_serve(config, control))
+    """Run the listeners; call it in a thread of its own. It ends with the process.
+
+    A controller that was killed may hold the ports for a moment: its successor tries until it has them.
+    """
+    while True:
+        try:
+            asyncio.run(_serve(config, control))
+        except OSError:
+            log.exception("cannot listen; trying again in %g s", RETRY_S)
+            time.sleep(RETRY_S)
 
 
 async def _serve(config: Config, control: Control) -> None:

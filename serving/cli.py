@@ -33,8 +33,7 @@ def up(config: ConfigFile = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    running = start(load(config), lambda text: err.print(f"[dim]{text} …"))
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    running = start(load(config), lambda text: err.print(f"[dim]{text} …"), unwanted=stop.is_set)
     out.print(f"gateway  {running.gateway_url}\nadmin    {running.admin_url}\nmetrics  {running.metrics_url}")
     out.print("[bold]ready[/]; Ctrl-C stops", highlight=False)
     try:

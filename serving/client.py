@@ -45,7 +45,8 @@ def route(config: Config, model: str, weights: dict[str, float], why: str, timeo
         found = _call("GET", f"{admin}/admin/v1/status")
         now = found["models"][model]["weights"]
         workers = [w for w in found["workers"] if w["name"].startswith("worker")]
-        if _same(now, weights) and all(w.get("generation") == found["generation"] for w in workers):
+        in_effect = workers and all(w.get("generation") == found["generation"] for w in workers)
+        if _same(now, weights) and in_effect:
             return {**changed, "effect": "in effect"}
         time.sleep(0.1)
     raise NotReady(

@@ -8,9 +8,11 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
 from serving.config import Config, dump
 from serving.controller import NAME, NAMESPACE, ControllerActor
+from serving.errors import NotReady
 
 
 class Cluster:
@@ -19,25 +21,35 @@ class Cluster:
     def __init__(self, config: Config) -> None:
         here = config.ray.address is None
         local: dict[str, Any] = {"num_cpus": config.ray.cpus, "object_store_memory": 80 * 2**20} if here else {}
-        ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
-                 log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
-        self._controller = ControllerActor.options(
-            name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
-        ).remote(dump(config))  # fmt: skip
-
-    def start(self, timeout_s: float) -> None:
-        ray.get(self._controller.start.remote(), timeout=timeout_s)
+        try:
+            ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
+                     log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
+            self._controller: Any = ControllerActor.options(
+                name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
+            ).remote(dump(config))  # fmt: skip
+        except BaseException:  # interrupted, say: what was started by then must end
+            ray.shutdown()
+            raise
 
     def waits_for(self) -> str:
-        """Empty when all that is wanted runs."""
-        return str(ray.get(self._controller.ready.remote(), timeout=30))
+        """Empty when all that is wanted runs. Raises NotReady when the controller cannot start."""
+        try:
+            return str(ray.get(self._controller.ready.remote(), timeout=10))
+        except (ActorUnavailableError, GetTimeoutError):
+            return "the controller"
+        except RayActorError as error:
+            raise NotReady(f"the controller cannot start: {str(error).strip().splitlines()[-1]}") from None
 
     def stop_asked(self) -> bool:
-        return bool(ray.get(self._controller.stop_asked.remote(), timeout=10))
+        """A controller that is being started again has not been asked."""
+        try:
+            return bool(ray.get(self._controller.stop_asked.remote(), timeout=10))
+        except (RayActorError, GetTimeoutError):
+            return False
 
     def stop(self) -> None:
         with suppress(Exception):  # whatever is broken, the rest must be stopped too
-            ray.get(self._controller.stop.remote(), timeout=90)
+            ray.get(self._controller.stop.remote(), timeout=150)
         with suppress(Exception):
             ray.kill(self._controller)
         ray.shutdown()

@@ -6,11 +6,13 @@ What must last is in SQL, never here: a controller that starts again reads it an
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import ProxyLocation
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,10 +29,14 @@ log = logging.getLogger("gaugeway.controller")
 
 NAMESPACE, NAME = "gaugeway", "controller"
 PERIOD_S = 0.25
+STOP_S = 80.0  # for a node's processes to drain and end
 
 
 class Controller:
-    """Reconciles every PERIOD_S: a step that fails is logged, shown in the status, and tried again."""
+    """Reconciles every PERIOD_S: a step that fails is logged, shown in the status, and tried again.
+
+    All of it begins in `__init__`, which is what Ray calls on a controller that it starts again.
+    """
 
     def __init__(self, config: str) -> None:
         self._text, self._config = config, restore(config)
@@ -42,22 +48,18 @@ class Controller:
         self._states: dict[Key, str] = {}
         self._nodes: dict[str, Any] = {}
         self._installed: dict[str, int] = {}
-        self._problem = ""
+        self._problem, self._reconciled = "", False
         self._stamp = (-1, -1)  # of the desired state that the plan follows
         self._stopping = threading.Event()
         self._stop_asked = threading.Event()
         self._retired: dict[Key, float] = {}
-
-    def start(self) -> None:
-        """Start Serve and the nodes' actors, then reconcile in a thread of its own."""
-        serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"enable_access_log": False})
-        self._find_nodes()
-        threading.Thread(target=self._run, name="reconcile", daemon=True).start()
+        self._reconciling = threading.Thread(target=self._run, name="reconcile", daemon=True)
+        self._reconciling.start()
         threading.Thread(target=admin.serve, args=(self._config, self), name="admin", daemon=True).start()
 
     def status(self) -> dict[str, Any]:
         """What `gaugeway status --json` prints."""
-        nodes = [ray.get(node.status.remote(), timeout=5) for node in self._nodes.values()]
+        nodes = [_node_status(node) for node in list(self._nodes.values())]
         return {
             "generation": self._table.generation, "problem": self._problem,
             "models": {name: self._model_status(name, nodes) for name in sorted(self._plan.weights)},
@@ -76,6 +78,8 @@ class Controller:
         """Empty when all that is wanted runs and is routed to; else what is waited for."""
         if self._problem:
             return self._problem
+        if not self._reconciled:
+            return "Ray Serve and the gateway's processes"
         if not self._table.generation:
             return "the routing table"
         waiting = [f"{model} {version}" for model, version in self._plan.versions
@@ -91,7 +95,11 @@ class Controller:
     def stop(self) -> None:
         """Drain the workers, then the replicas."""
         self._stopping.set()
-        ray.get([node.stop.remote() for node in self._nodes.values()])
+        self._reconciling.join(10.0)
+        for node in self._nodes.values():
+            with suppress(RayError, TimeoutError):  # who starts the next gateway here ends what such a node left
+                ray.get(node.stop.remote(), timeout=STOP_S)
+            ray.kill(node)
         for key in _states():
             serve.delete(name_of(*key), _blocking=False)
         until = time.monotonic() + self._config.ray.drain_s + 10.0
@@ -101,12 +109,22 @@ class Controller:
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_S):
             try:
+                if not self._nodes:
+                    self._connect()
                 self._reconcile()
-                self._problem = ""
+                self._problem, self._reconciled = "", True
             except Exception as error:  # the edge of the control plane: it must not end, serving goes on meanwhile
                 if (problem := f"{type(error).__name__}: {error}") != self._problem:
                     log.exception("reconciling failed; trying again")
                     self._problem = problem
+
+    def _connect(self) -> None:
+        """To Serve, started here if need be, and to what it already runs; to the nodes' actors likewise."""
+        serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"enable_access_log": False})
+        self._deployed = set(_states())
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            if node["Alive"]:
+                self._nodes[node["NodeID"]] = self._node(node["NodeID"], node["NodeManagerHostname"])
 
     def _reconcile(self) -> None:
         if (stamp := self._repository.stamp()) != self._stamp:
@@ -148,19 +166,13 @@ class Controller:
                 ray.get(node.install.remote(encoded), timeout=10)
                 self._installed[name] = table.generation
 
-    def _find_nodes(self) -> None:
-        for node in ray.nodes():
-            if node["Alive"] and node["NodeID"] not in self._nodes:
-                self._nodes[node["NodeID"]] = self._start_node(node["NodeID"], node["NodeManagerHostname"])
-
-    def _start_node(self, node_id: str, host: str) -> Any:
-        actor = NodeActor.options(
+    def _node(self, node_id: str, host: str) -> Any:
+        """The actor of a node: a new one, or the one that a predecessor of this controller made."""
+        return NodeActor.options(
             name=f"node-{node_id}", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0,
             max_restarts=-1, max_concurrency=4,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         ).remote(self._text, host)  # fmt: skip
-        ray.get(actor.start.remote())
-        return actor
 
     def _model_status(self, name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
         entry = self._table.models.get(name)
@@ -179,6 +191,16 @@ class Controller:
 
 
 ControllerActor = ray.remote(Controller)
+
+
+def _node_status(node: Any) -> dict[str, Any]:
+    """An actor that does not answer is being started again; what it watches runs on meanwhile."""
+    try:
+        status: dict[str, Any] = ray.get(node.status.remote(), timeout=5)
+        return status
+    except (RayError, TimeoutError) as error:
+        monitors = {"state": "stale", "models": {}, "reason": f"the node's actor: {type(error).__name__}"}
+        return {"node": "", "processes": [], "replicas": [], "workers": [], "monitors": monitors}
 
 
 def _states() -> dict[Key, str]:

@@ -20,18 +20,15 @@ STOP_S = 35.0
 
 
 class Node:
-    """The processes of one node. Its own death harms nobody: a successor adopts them."""
+    """The processes of one node. Its own death harms nobody: Ray makes a successor, which adopts them."""
 
     def __init__(self, config: str, name: str) -> None:
         self._config, self.name = restore(config), name
-        self._children: list[Child] = []
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         prepare(self._config.socket_dir)
         path = _write(self._config.run_dir / "config.json", config)
         self._children = _children(self._config, path, name)
-
-    def start(self) -> None:
         for child in self._children:
             child.start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()

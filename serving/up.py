@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import shutil
+import signal
 import socket
 import time
 import urllib.request
@@ -61,30 +63,44 @@ class Running:
     def stop(self) -> None:
         if self._cluster is not None:
             self._cluster.stop()
-        sweep(self.config.run_dir / "pids")
-        (self.config.run_dir / "up.json").unlink(missing_ok=True)
+        _clean(self.config)
         self._lock.close()
 
 
-def start(config: Config, progress: Progress = lambda text: None, timeout_s: float = 120.0) -> Running:
-    """Raises ConfigError, Conflict (port or data folder in use), NotReady after `timeout_s`; then nothing is left."""
-    config = with_ports(config)
+def start(
+    config: Config,
+    progress: Progress = lambda text: None,
+    timeout_s: float = 120.0,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> Running:
+    """Raises ConfigError, Conflict (port or data folder in use), NotReady after `timeout_s`; then nothing is left.
+
+    `unwanted` is asked while this waits: when it says so, KeyboardInterrupt ends the start.
+    """
     _check_exposure(config)
     running = Running(config, _lock(config), None)
     try:
-        sweep(config.run_dir / "pids")
+        _clean(config)
+        running.config = config = with_ports(config)
         prepare(config.socket_dir)
         Repository.of(config).import_models(config.models)  # SQL is the truth for those it has
         progress("starting Ray")
         running._cluster = _cluster(config)
         progress("starting the controller")
-        running._cluster.start(timeout_s)
-        _wait(running, progress, time.monotonic() + timeout_s)
+        _wait(running, progress, time.monotonic() + timeout_s, unwanted)
         _remember(config)
     except BaseException:
         running.stop()
         raise
     return running
+
+
+def _clean(config: Config) -> None:
+    """Nothing of this data folder runs: end what a predecessor that was killed left, and forget where it listened."""
+    sweep(config.run_dir / "pids")
+    shutil.rmtree(config.socket_dir, ignore_errors=True)
+    shutil.rmtree(config.run_dir / "workers", ignore_errors=True)
+    (config.run_dir / "up.json").unlink(missing_ok=True)
 
 
 def with_ports(config: Config) -> Config:
@@ -143,13 +159,20 @@ def _cluster(config: Config) -> Any:
     os.environ.update({key: value for key, value in _RAY_SETTINGS.items() if key not in os.environ})
     from serving.cluster import Cluster  # parts of Ray's environment are read when it is imported
 
-    return Cluster(config)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return Cluster(config)
+    finally:
+        for number, handler in handlers.items():  # Ray sets its own
+            signal.signal(number, handler)
 
 
-def _wait(running: Running, progress: Progress, until: float) -> None:
+def _wait(running: Running, progress: Progress, until: float, unwanted: Callable[[], bool]) -> None:
     """Until the controller has all it wants and the gateway answers ready."""
     said = ""
     while time.monotonic() < until:
+        if unwanted():
+            raise KeyboardInterrupt
         waiting = running._cluster.waits_for() or _gateway_waits(running)
         if not waiting:
             return
