@@ -39,8 +39,8 @@ class Function:
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         (x, *_) = inputs.values()
         self.calls.append(x.copy())
-        time.sleep(self._run_s)
         outputs = self._function(x)
+        time.sleep(self._run_s)
         return outputs if isinstance(outputs, list) else [outputs]
 
     def interrupt(self) -> None:

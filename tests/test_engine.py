@@ -1,6 +1,7 @@
 """Frames that come together run together, each request gets its own rows, and nothing a model does stops the engine."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -145,15 +146,10 @@ def test_a_wrong_output_is_a_model_failure_and_the_engine_goes_on(
             await asked.all()
             asked.send(column(3, 4))
             await asked.all()
-            assert isinstance(asked.outcomes[0], ModelFailure)
-            pytest.raises(ModelFailure, _throw, asked.outcomes[0]).match(said)
+            assert isinstance(asked.outcomes[0], ModelFailure) and re.search(said, str(asked.outcomes[0]))
             assert asked.values(1) == [3, 4]
 
     asyncio.run(main())
-
-
-def _throw(error: GaugewayError) -> None:
-    raise error
 
 
 def test_text_that_is_not_bytes_is_a_model_failure(tmp_path: Path) -> None:

@@ -1,0 +1,168 @@
+"""A link tells each call its fate exactly once, knows a silent replica within seconds, and never swaps answers."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from serving import channel, frames
+from serving.channel import Call, Outcome, Result, connect
+from serving.engine import Engine
+from serving.errors import ReplicaLost
+from serving.frames import Kind, Layouts
+from tests.replicas import Function, ReplicaProcess, X, column, linked, listening, manifest, until
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[ReplicaProcess]:
+    process = ReplicaProcess(tmp_path, "r", manifest(), run_s=0.05)
+    process.wait_ready()
+    yield process
+    process.kill()
+
+
+def _call(k: float, outcomes: list[tuple[float, Outcome]]) -> Call:
+    body = frames.to_bytes("FP32", column(k))
+    meta = Layouts().encode([X], ((1, 1),), (len(body),))
+    deadline = asyncio.get_running_loop().time() + 30
+    return Call(meta, [body], 1, deadline, lambda link, outcome: outcomes.append((k, outcome)))
+
+
+def _value(outcome: Outcome) -> float:
+    assert isinstance(outcome, Result)
+    return float(outcome.outputs[0][0, 0])
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        asyncio.run(linked(tmp_path / "nothing"))
+
+
+def test_answers_find_their_calls(replica: ReplicaProcess) -> None:
+    async def main() -> None:
+        link, outcomes = await linked(replica.socket), list[tuple[float, Outcome]]()
+        for k in range(20):
+            link.send(_call(k, outcomes))
+        assert link.inflight == 20
+        await until(lambda: len(outcomes) == 20)
+        assert {k: _value(outcome) for k, outcome in outcomes} == {k: 2 * k for k in range(20)}
+        assert link.inflight == 0 and link.hello is not None and link.hello.replica == "r"
+        link.close()
+        await until(lambda: link.state == "lost")
+
+    asyncio.run(main())
+
+
+def test_a_killed_replica_is_known_at_once_and_every_call_once(replica: ReplicaProcess) -> None:
+    async def main() -> None:
+        link, outcomes, states = await linked(replica.socket), list[tuple[float, Outcome]](), list[str]()
+        link._changed = lambda link: states.append(link.state)
+        for k in range(5):
+            link.send(_call(k, outcomes))
+        replica.kill()
+        killed = time.monotonic()
+        await until(lambda: len(outcomes) == 5)
+        assert time.monotonic() - killed < 0.5
+        assert all(isinstance(outcome, ReplicaLost) for _, outcome in outcomes)
+        assert sorted(k for k, _ in outcomes) == [0, 1, 2, 3, 4]
+        await asyncio.sleep(0.1)  # nothing more may come
+        assert (len(outcomes), states, link.inflight) == (5, ["lost"], 0)
+
+    asyncio.run(main())
+
+
+def test_a_stopped_replica_is_suspect_then_dead_and_its_late_answers_go_nowhere(replica: ReplicaProcess) -> None:
+    async def main() -> None:
+        link, outcomes, seen = await linked(replica.socket), list[tuple[float, Outcome]](), dict[str, float]()
+        stopped = time.monotonic()
+        link._changed = lambda link: seen.update({link.state: time.monotonic() - stopped})
+        replica.signal(signal.SIGSTOP)
+        link.send(_call(7, outcomes))
+        await until(lambda: link.state == "lost")
+        assert 0.7 < seen["suspect"] < 1.6 and 2.7 < seen["lost"] < 3.8
+        assert [type(outcome) for _, outcome in outcomes] == [ReplicaLost]
+        replica.signal(signal.SIGCONT)
+        again = await linked(replica.socket)
+        again.send(_call(8, outcomes))
+        await until(lambda: len(outcomes) == 2)
+        assert _value(outcomes[1][1]) == 16
+        again.close()
+        await until(lambda: again.state == "lost")
+
+    asyncio.run(main())
+
+
+def test_a_short_silence_is_forgiven(replica: ReplicaProcess) -> None:
+    async def main() -> None:
+        link, outcomes = await linked(replica.socket), list[tuple[float, Outcome]]()
+        replica.signal(signal.SIGSTOP)
+        link.send(_call(7, outcomes))
+        await until(lambda: link.state == "suspect")
+        replica.signal(signal.SIGCONT)
+        await until(lambda: link.state == "ready" and outcomes)
+        assert _value(outcomes[0][1]) == 14
+        link.close()
+        await until(lambda: link.state == "lost")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_gateway_that_stood_still_blames_no_replica(
+    replica: ReplicaProcess, loop: "type[asyncio.AbstractEventLoop]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "DEAD_S", 0.6)
+
+    async def main() -> None:
+        states: list[str] = []
+        link = await connect(replica.socket, lambda link: states.append(link.state))
+        await until(lambda: link.state == "ready")
+        time.sleep(1.0)  # as a stopped process does, or a paused machine
+        await asyncio.sleep(0.3)  # a beat
+        assert states == ["ready"]
+        link.close()
+        await until(lambda: link.state == "lost")
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\0" * 40, frames.head(Kind.HELLO, 0, 3) + b"abc", frames.head(Kind.RESULT, 1, 2) + b"ab"]
+)
+def test_a_replica_that_talks_nonsense_is_lost(tmp_path: Path, answer: bytes) -> None:
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        states: list[str] = []
+        server = await asyncio.start_unix_server(nonsense, str(tmp_path / "s"))
+        link = await connect(tmp_path / "s", lambda link: states.append(link.state))
+        await until(lambda: link.state == "lost")
+        assert states == ["lost"]
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_an_unknown_kind_of_frame_is_left_alone(tmp_path: Path) -> None:
+    """A later version may say more; what was not asked is not answered."""
+
+    async def main() -> None:
+        async with listening(Engine(manifest(), Function(lambda x: x)), tmp_path / "s") as engine:
+            link, outcomes = await linked(tmp_path / "s"), list[tuple[float, Outcome]]()
+            (connection,) = engine.connections
+            connection.write(frames.head(Kind.PONG, 5).replace(bytes([Kind.PONG]), b"\x63", 1))
+            connection.answer(77, [column(1)], 0.0, 0.0)  # to nobody
+            link.send(_call(1, outcomes))
+            await until(lambda: outcomes)
+            assert _value(outcomes[0][1]) == 1 and link.state == "ready"
+
+    asyncio.run(main())
