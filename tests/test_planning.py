@@ -1,0 +1,33 @@
+"""What is desired and published -> what runs and who is routed to."""
+
+from serving.config import Config, Model
+from serving.planning import Key, plan, table
+from serving.routing import Table
+from tests.replicas import manifest
+
+MANIFESTS = {("m", v): manifest(version=v) for v in ("1", "2", "3")}
+
+
+def _table(weights: dict[str, float], running: set[Key], before: Table) -> Table:
+    wanted = plan({"m": Model(weights=weights)}, list(MANIFESTS.values()))
+    return table(wanted, MANIFESTS, running, before, Config())
+
+
+def test_a_model_that_nobody_described_is_served_at_its_newest() -> None:
+    found = plan({"unpublished": Model(weights={"1": 1.0})}, list(MANIFESTS.values()))
+    assert found.weights == {"m": {"3": 1.0}} and list(found.versions) == [("m", "3")]
+
+
+def test_weights_change_only_when_all_that_get_traffic_run() -> None:
+    first = _table({"1": 1.0}, {("m", "1")}, Table())
+    assert first.generation == 1 and first.models["m"].policy.weights == {"1": 1.0}
+    waiting = _table({"1": 0.9, "2": 0.1}, {("m", "1")}, first)
+    assert waiting is first
+    ready = _table({"1": 0.9, "2": 0.1}, {("m", "1"), ("m", "2")}, first)
+    assert ready.generation == 2 and ready.models["m"].policy.versions == ("1", "2")
+    assert _table({"1": 0.9, "2": 0.1}, {("m", "1"), ("m", "2")}, ready) is ready
+
+
+def test_a_version_that_is_not_published_gets_no_traffic() -> None:
+    found = _table({"1": 0.5, "9": 0.5}, {("m", "1")}, Table())
+    assert found.models["m"].policy.weights == {"1": 1.0}
