@@ -166,7 +166,7 @@ def demo(
     data_dir: Annotated[Path | None, typer.Option(help="Where models and state are kept.")] = None,
 ) -> None:
     """Real flights of 2013 through two versions of a model: labels come late, weather drifts, harm is told from drift."""
-    from serving import demo as flights  # needs the extra `demo`
+    from serving.demo import run as flights  # needs the extra `demo`
 
     raise typer.Exit(flights.run(days=days, speed=speed, exit=exit, summary=summary, data_dir=data_dir))
 

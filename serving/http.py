@@ -1,5 +1,6 @@
 """HTTP requests and responses of the data plane, on plain ASGI: bodies within bounds, headers checked."""
 
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -87,10 +88,13 @@ class Request:
         return min(seconds, longest_s)
 
     def event_time(self) -> float:
-        """Seconds since 1970 of `x-gaugeway-event-time`; the arrival where there is none."""
+        """Seconds since 1970 of `x-gaugeway-event-time`; NaN where there is none: served, but not evidence.
+
+        The arrival in its place would move the clock of a replayed past to today, and seal all that is open.
+        """
         text = self.text(b"x-gaugeway-event-time")
         if text is None:
-            return self.arrived
+            return math.nan
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:

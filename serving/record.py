@@ -53,8 +53,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One batch of one version. Lists have an element per request, columns a row per row of the batch.
 
     Request i owns `counts[i]` consecutive rows; they are its rows `first_rows[i]`, `first_rows[i] + 1`, … (a large
-    request may be split over records). Times are seconds since 1970 UTC, stages seconds. Propensity is the
-    probability with which routing chose this version for the request's key. A failed batch has no columns.
+    request may be split over records). Times are seconds since 1970 UTC, stages seconds; an event time of NaN was
+    asked for and not given. Propensity is the probability with which routing chose this version for the request's
+    key. A failed batch has no columns.
     """
 
     v: int = 1

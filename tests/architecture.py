@@ -8,7 +8,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
     ("serving.protocol", "serving.config"),
     # pure: no socket, no clock
-    ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.record", "serving.traffic"),
+    ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.record"),
     ("serving.routing",),
     ("serving.planning",),
     # what a version is, where it is kept, how its bytes run
@@ -41,14 +41,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.cluster",),
     ("serving.client", "serving.up"),
     # the demo and the command line
-    ("serving.flights", "serving.replay", "serving.verdicts"),
-    ("serving.demo_table", "serving.training"),
-    ("serving.demo_setup", "serving.demo_summary"),
     ("serving.demo",),
     ("serving.cli",),
 )
 
-FOLDERS = ("serving.codec", "serving.migrations", "monitors.drift")
+FOLDERS = ("serving.codec", "serving.demo", "serving.migrations", "monitors.drift")
 
 # What the sidecar's package may know of the serving side.
 MONITORS_MAY_IMPORT = ("serving.errors", "serving.config", "serving.protocol", "serving.manifest", "serving.record")
@@ -68,23 +65,21 @@ DOORS: dict[str, tuple[str, ...] | None] = {
         "serving.admin",
         "serving.demo",
         "serving.labelling",
-        "serving.replay",
-        "serving.verdicts",
     ),
     "alembic": ("serving.database", "serving.migrations"),
     "fsspec": ("serving.artifacts",),
     "google": ("serving.probe",),  # protobuf, beside onnx
-    "lightgbm": ("serving.training",),
+    "lightgbm": ("serving.demo",),
     "onnx": ("serving.probe",),
-    "onnxmltools": ("serving.training",),
+    "onnxmltools": ("serving.demo",),
     "onnxruntime": ("serving.runtime",),
     "orjson": ("serving.codec",),
-    "platformdirs": ("serving.config", "serving.demo_setup"),
+    "platformdirs": ("serving.config", "serving.demo"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
-    "pyarrow": ("serving.demo", "serving.flights", "serving.rows", "serving.training"),
+    "pyarrow": ("serving.demo", "serving.rows"),
     "ray": ("serving.cluster", "serving.controller", "serving.node", "serving.replica"),
-    "rich": ("serving.cli", "serving.demo", "serving.demo_setup", "serving.demo_table"),
-    "scipy": ("monitors.loss", "serving.training"),
+    "rich": ("serving.cli", "serving.demo"),
+    "scipy": ("monitors.loss", "serving.demo"),
     "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
     "typer": ("serving.cli",),
     "uvicorn": ("serving.worker",),
@@ -94,7 +89,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
 # Imports inside a function, with the reason.
 LAZY: dict[tuple[str, str], str] = {
     ("serving.up", "serving.cluster"): "parts of Ray's environment are read when it is imported",
-    ("serving.cli", "serving.demo"): "needs the extra `demo`",
+    ("serving.cli", "serving.demo.run"): "needs the extra `demo`",
     ("serving.cli", "serving.publishing"): "SQL and arrow, for this command alone",
     ("serving.cli", "serving.repository"): "SQL, for two commands alone",
     ("serving.client", "serving.repository"): "SQL, only when no gateway runs",

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom
 
-from serving.flights import FEATURES, source
+from serving.demo.flights import FEATURES, source
 
 DAYS = 4
 START = datetime.fromisoformat("2013-04-01T00:00:00+00:00").timestamp()

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from serving.demo.traffic import Traffic
 from serving.errors import GaugewayError
 from serving.protocol import Array
-from serving.traffic import Traffic
 
 CATEGORICAL = ("carrier", "origin", "dest")
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")

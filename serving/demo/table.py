@@ -8,8 +8,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from serving.replay import Progress
-from serving.verdicts import Verdicts, Version
+from serving.demo.replay import Progress
+from serving.demo.verdicts import Verdicts, Version
 
 RECENT = 5000  # answers behind the live latency
 FEATURES_SHOWN = 4

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from serving.demo_table import Board, clock
+from serving.demo.replay import Progress
+from serving.demo.table import Board, clock
+from serving.demo.traffic import Traffic
+from serving.demo.verdicts import Drift, Risk, Version
 from serving.protocol import Array
-from serving.replay import Progress
-from serving.traffic import Traffic
-from serving.verdicts import Drift, Risk, Version
 
 Z95 = 1.959964
 

@@ -21,17 +21,16 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from serving import demo_setup as setup
-from serving import flights
 from serving.config import Config
-from serving.demo_summary import sentences, summarise
-from serving.demo_table import Board, line, table
+from serving.demo import flights, setup
+from serving.demo.replay import Replay, Target
+from serving.demo.summary import sentences, summarise
+from serving.demo.table import Board, line, table
+from serving.demo.traffic import Traffic, rfc3339
+from serving.demo.verdicts import fetch
 from serving.errors import BadRequest, Conflict
 from serving.protocol import Array
-from serving.replay import Replay, Target
-from serving.traffic import Traffic, rfc3339
 from serving.up import Running, start
-from serving.verdicts import fetch
 
 BEGIN = "2013-04-01"  # the first day of which neither version knows anything
 MOST_DAYS = 275  # to the end of the data

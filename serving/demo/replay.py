@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 import numpy as np
 
+from serving.demo.traffic import Tick, Traffic, rfc3339, ticks
 from serving.errors import GaugewayError
 from serving.protocol import Array
-from serving.traffic import Tick, Traffic, rfc3339, ticks
 
 TICK_S = 1800.0
 LABELS_PER_POST = 1000

@@ -12,16 +12,16 @@ import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from serving import flights
 from serving.children import sweep
 from serving.config import Admin, Config, Gateway, Metrics, Model, Monitors
+from serving.demo import flights
+from serving.demo.traffic import Traffic
 from serving.errors import GaugewayError
 from serving.publishing import publish
 from serving.repository import Repository
-from serving.traffic import Traffic
 
 if TYPE_CHECKING:
-    from serving.training import Trained
+    from serving.demo.training import Trained
 
 MODEL = "flights"
 WEIGHTS = {"1": 0.8, "2": 0.2}
@@ -39,7 +39,7 @@ def home(data_dir: Path | None) -> Path:
 def train(traffic: Traffic, folder: Path, console: Console) -> "list[Trained]":
     """Both versions, from an earlier run where `folder` has them. Raises GaugewayError without the demo's extra."""
     try:
-        training = import_module("serving.training")  # here, since its libraries are an extra
+        training = import_module("serving.demo.training")  # here, since its libraries are an extra
     except ImportError as error:
         raise GaugewayError(f"the demo needs more: pip install 'gaugeway[demo]' ({error})") from None
     place = folder / "training" / training.recipe()

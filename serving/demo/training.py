@@ -21,9 +21,9 @@ from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 from scipy.stats import rankdata
 
-from serving.flights import FEATURES, WEATHER, utc
+from serving.demo.flights import FEATURES, WEATHER, utc
+from serving.demo.traffic import Traffic
 from serving.protocol import Array
-from serving.traffic import Traffic
 
 TRAINED_UNTIL = {"1": "2013-02-01", "2": "2013-04-01"}  # January; January to March
 TREES = 200
