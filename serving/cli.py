@@ -16,6 +16,7 @@ from rich.table import Table
 from serving import client
 from serving.config import load
 from serving.errors import BadRequest, GaugewayError
+from serving.manifest import REFERENCE_FILE
 from serving.up import start
 
 app = typer.Typer(help="A gateway that gauges: serve versioned ONNX models, and measure whether they are still right.",
@@ -23,7 +24,9 @@ app = typer.Typer(help="A gateway that gauges: serve versioned ONNX models, and 
                   context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
 out, err = Console(), Console(stderr=True)
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Configuration; default ./gaugeway.toml, else built in.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Configuration; default ./gaugeway.toml, else built in.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -71,7 +74,9 @@ def publish(
     version: Annotated[str | None, typer.Option(help="Default: the next number.")] = None,
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
     prediction: Annotated[str | None, typer.Option(help="OUTPUT or OUTPUT:COLUMN.")] = None,
-    features: Annotated[str, typer.Option(help="Names in order, `name:categorical` for codes: a,b,c:categorical.")] = "",
+    features: Annotated[
+        str, typer.Option(help="Names in order, `name:categorical` for codes: a,b,c:categorical.")
+    ] = "",
     reference: Annotated[Path | None, typer.Option(help="Rows (Parquet, CSV) like those at training time.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")] = None,
@@ -114,7 +119,7 @@ def models(config: ConfigFile = None, as_json: AsJson = False) -> None:
     table = Table("model", "version", "digest", "task", "features", "reference", "batches")
     for m in manifests:
         table.add_row(m.model, m.version, m.digest[:12], m.task or "-", str(len(m.features) or "-"),
-                      "yes" if "reference.json" in m.files else "-", "yes" if m.rows_independent else "alone")  # fmt: skip
+                      "yes" if REFERENCE_FILE in m.files else "-", "yes" if m.rows_independent else "no")  # fmt: skip
     out.print(table if manifests else "nothing is published yet; see `gaugeway publish --help`")
 
 
@@ -138,7 +143,9 @@ def route(
 @app.command(epilog="Example: gaugeway label flights labels.ndjson")
 def label(
     model: str,
-    file: Annotated[Path, typer.Argument(help="NDJSON or a JSON array of {id, row, label, time}; - for standard input.")],
+    file: Annotated[
+        Path, typer.Argument(help="NDJSON or a JSON array of {id, row, label, time}; - for standard input.")
+    ],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +153,9 @@ def label(
     text = sys.stdin.read() if str(file) == "-" else _read(file)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("sending labels", total=None)
-        counts = client.label(load(config), model, text, lambda done, total: progress.update(task, completed=done, total=total))
+        counts = client.label(
+            load(config), model, text, lambda done, total: progress.update(task, completed=done, total=total)
+        )
     if as_json:
         _print_json(counts)
     else:
@@ -157,7 +166,7 @@ def label(
         raise typer.Exit(1)
 
 
-@app.command(epilog='Example: gaugeway demo --days 30 --exit --summary demo.json')
+@app.command(epilog="Example: gaugeway demo --days 30 --exit --summary demo.json")
 def demo(
     days: Annotated[int, typer.Option(min=1, max=275, help="How many days from 1 April 2013 are replayed.")] = 60,
     speed: Annotated[float | None, typer.Option(help="Event seconds a second; default: as fast as it goes.")] = None,
@@ -165,7 +174,7 @@ def demo(
     summary: Annotated[Path | None, typer.Option(help="Write the results as JSON.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where models and state are kept.")] = None,
 ) -> None:
-    """Real flights of 2013 through two versions of a model: labels come late, weather drifts, harm is told from drift."""
+    """Real flights of 2013 through two versions: labels come late, weather drifts, harm is told from drift."""
     from serving.demo import run as flights  # needs the extra `demo`
 
     raise typer.Exit(flights.run(days=days, speed=speed, exit=exit, summary=summary, data_dir=data_dir))
@@ -230,8 +239,11 @@ def _print_processes(found: dict[str, Any]) -> None:
                       str(process["restarts"]), str(process.get("generation", "-")))  # fmt: skip
     out.print(table)
     monitors = found["monitors"]
-    out.print(f"monitors: {monitors['state']}, {monitors.get('lost_rows', 0)} rows lost; table generation"
-              f" {found['generation']}{'; ' + found['problem'] if found['problem'] else ''}", highlight=False)  # fmt: skip
+    lost, problem = monitors.get("lost_rows", 0), f"; {found['problem']}" if found["problem"] else ""
+    out.print(
+        f"monitors: {monitors['state']}, {lost} rows lost; table generation {found['generation']}{problem}",
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

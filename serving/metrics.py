@@ -59,7 +59,7 @@ CONTROL: dict[str, Spec] = {  # of the controller, which has a listener of its o
 }
 
 _MAGIC = b"GWPAGE01"
-_INDEX, _VALUES, _SIZE = 16, 1 << 18, 1 << 19  # index from 16, values from 256 KiB, 512 KiB in all
+_INDEX, _VALUES, _SIZE = 16, 1 << 20, 1 << 22  # index from 16, values from 1 MiB, 4 MiB in all: 5,000 versions
 _SLOTS = (_SIZE - _VALUES) // 8
 
 

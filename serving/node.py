@@ -39,6 +39,7 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """Processes, replicas and the workers' own reports."""
+        reports = self._config.run_dir / "workers"
         return {
             "node": self.name,
             "processes": [
@@ -48,7 +49,7 @@ class Node:
             "replicas": [{"node": self.name, "model": r.model, "version": r.version, "replica": r.replica, "pid": r.pid}
                          for r in announced(self._config.socket_dir).values()],
             "monitors": self._verdicts(),
-            "workers": [json.loads(path.read_text()) for path in sorted((self._config.run_dir / "workers").glob("*.json"))],
+            "workers": [json.loads(path.read_text()) for path in sorted(reports.glob("*.json"))],
         }  # fmt: skip
 
     def _verdicts(self) -> dict[str, Any]:

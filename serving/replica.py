@@ -12,16 +12,15 @@ import threading
 import time
 from typing import Any
 
-import msgspec
 import uvloop
 from ray import serve
 
 from serving.config import Version, restore
 from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
+from serving.errors import ModelFailure
 from serving.manifest import MODEL_FILE, Manifest
 from serving.repository import Repository
-from serving.errors import ModelFailure
 from serving.runtime import Session, load
 
 log = logging.getLogger("gaugeway.replica")

@@ -151,7 +151,9 @@ def _lock(config: Config) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise Conflict(f"a gateway runs already on the data folder {config.data}; stop it with `gaugeway down`") from None
+        raise Conflict(
+            f"a gateway runs already on the data folder {config.data}; stop it with `gaugeway down`"
+        ) from None
     return lock
 
 

@@ -91,7 +91,7 @@ class Gateway:
 
 @contextmanager
 def running(folder: Path, models: Mapping[str, bytes], *, extra: str = "", retries: int = 1) -> Iterator[Gateway]:
-    """Publish `models` as version 1 of their names, then `gaugeway up` with CONFIG and `extra`, until the block ends."""
+    """Publish `models` as version 1 of their names; `gaugeway up` with CONFIG and `extra`, until the block ends."""
     data, config = folder / "data", folder / "gaugeway.toml"
     config.write_text(CONFIG.format(data=data, retries=retries) + extra)
     for name, model in models.items():

@@ -89,7 +89,7 @@ def test_json_that_is_no_label_is_refused() -> None:
 
 
 @patient
-@given(st.binary(max_size=60) | st.text("[]{}\",:\n\\idlabetm01e.-", max_size=60).map(str.encode), st.booleans())
+@given(st.binary(max_size=60) | st.text('[]{}",:\n\\idlabetm01e.-', max_size=60).map(str.encode), st.booleans())
 def test_any_bytes_are_decoded_or_refused(body: bytes, lines: bool) -> None:
     try:
         decode_labels(body, "application/x-ndjson" if lines else None)

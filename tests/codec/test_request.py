@@ -44,8 +44,13 @@ def test_binary_gives_every_bit_back_at_any_alignment(sent: Tensor, padding: str
 
 
 @patient
-@given(st.lists(st.booleans(), max_size=4).flatmap(lambda flags: st.tuples(
-    *(st.tuples(tensors(f"t{i}", binary=flag), st.just(flag)) for i, flag in enumerate(flags)))))
+@given(
+    st.lists(st.booleans(), max_size=4).flatmap(
+        lambda flags: st.tuples(
+            *(st.tuples(tensors(f"t{i}", binary=flag), st.just(flag)) for i, flag in enumerate(flags))
+        )
+    )
+)
 def test_json_and_binary_mix(inputs: tuple[tuple[Tensor, bool], ...]) -> None:
     body, header_length = request(inputs)
     got = decode_request(body, header_length).inputs

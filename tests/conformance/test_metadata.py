@@ -98,9 +98,7 @@ def test_r26_statistics_count_requests_and_executions(server: Server) -> None:
     assert after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"] == 3
     assert after["execution_count"] - before["execution_count"] == 3
     success = after["inference_stats"]["success"]["ns"] - before["inference_stats"]["success"]["ns"]
-    compute = (
-        after["inference_stats"]["compute_infer"]["ns"] - before["inference_stats"]["compute_infer"]["ns"]
-    )
+    compute = after["inference_stats"]["compute_infer"]["ns"] - before["inference_stats"]["compute_infer"]["ns"]
     assert 0 < compute <= success
 
 
