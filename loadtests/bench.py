@@ -157,7 +157,7 @@ def _page(rounds: dict[tuple[str, int], list[Round]], arguments: argparse.Namesp
         "# Benchmarks",
         "",
         f"Written by `python -m loadtests.bench --rounds {arguments.rounds} --seconds {arguments.seconds}`"
-        " (`make bench`): medians over interleaved rounds of `wrk -t1` on the same machine; only the ratios mean anything.",
+        " (`make bench`): medians over interleaved rounds of `wrk -t1` on one machine; only the ratios mean anything.",
         "Model: 16 floats -> gradient boosting, 100 trees; JSON, one row a request. Gaugeway: one worker, one replica;"
         " routing, metrics, records and monitors on. The ceiling:"
         " uvicorn + orjson + onnxruntime in one process, nothing else.",

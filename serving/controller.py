@@ -135,7 +135,7 @@ class Controller:
         self._states = _states()
         self._deploy(set(self._plan.versions) - self._deployed)
         running = {key for key in self._plan.versions if self._states.get(key) == "RUNNING"}
-        self._publish(planning.table(self._plan, self._manifests, running, self._table, self._config))
+        self._publish(planning.table(self._plan, self._manifests, running, self._table))
         self._delete(self._deployed - set(self._plan.versions))
 
     def _deploy(self, missing: set[Key]) -> None:

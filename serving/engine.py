@@ -79,6 +79,11 @@ class Engine:
         """Rows that wait or run."""
         return self._waiting_rows + self._running_rows
 
+    @property
+    def overdue_s(self) -> float:
+        """How long a run has gone on that should have ended: one long kernel cannot be interrupted."""
+        return max(0.0, time.monotonic() - self._due)
+
     async def listen(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self._loop = asyncio.get_running_loop()
@@ -134,6 +139,7 @@ class Engine:
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
+        self._due = math.inf  # when the run in the thread should have ended
         self._scheduled = False
         if not (group := self._next_group()):
             return
@@ -143,7 +149,8 @@ class Engine:
             self._finish(group, self._attempt(group), started)
         else:
             run = self._loop.run_in_executor(self._thread, self._attempt, group)
-            timer = self._interrupt_at(max(job.deadline or math.inf for job in group))
+            self._due = max(job.deadline or math.inf for job in group)
+            timer = self._interrupt_at(self._due)
             run.add_done_callback(lambda done: self._ran(group, done.result(), started, timer))
 
     def _interrupt_at(self, deadline: float) -> asyncio.TimerHandle | None:
@@ -159,6 +166,7 @@ class Engine:
         started: float,
         timer: asyncio.TimerHandle | None,
     ) -> None:
+        self._due = math.inf
         if timer is not None:
             timer.cancel()
         self._finish(group, attempt, started)

@@ -82,8 +82,11 @@ class Node:
                     return
                 for child in self._children:
                     child.watch()
-            for gone in withdraw_dead(self._config.socket_dir):
-                log.warning("replica %s (process %d) is gone", gone.replica, gone.pid)
+            try:
+                for gone in withdraw_dead(self._config.socket_dir):
+                    log.warning("replica %s (process %d) is gone", gone.replica, gone.pid)
+            except OSError:
+                log.exception("cannot look after the announcements of replicas; trying again")
 
 
 NodeActor = ray.remote(Node)

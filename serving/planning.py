@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.config import Config, Model, Version
+from serving.config import Model, Version
 from serving.manifest import Manifest
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial, rebalance
 
@@ -37,7 +37,7 @@ def _named(model: Model, weights: Mapping[str, float]) -> list[str]:
     return list(dict.fromkeys([*weights, *(shadow.version for shadow in model.shadows), *model.versions]))
 
 
-def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: Table, defaults: Config) -> Table:
+def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: Table) -> Table:
     """The table with one generation more than `before`, or `before` itself when nothing changed.
 
     A model's weights change only when every version that gets traffic runs: until then its entry stays.

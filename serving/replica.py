@@ -26,6 +26,9 @@ from serving.runtime import Session, load
 log = logging.getLogger("gaugeway.replica")
 
 
+HANGS_S = 5.0  # after its deadline, when interrupting it has not helped
+
+
 class Replica:
     """Loads, verifies, warms, listens, announces itself; drains when Serve lets it go."""
 
@@ -53,10 +56,12 @@ class Replica:
         ))  # fmt: skip
 
     def check_health(self) -> None:
-        """Called by Serve. Raises when the channel's loop does not turn."""
+        """Called by Serve, which replaces a replica that raises: its loop does not turn, or a run does not end."""
         if not self._thread.is_alive():
             raise RuntimeError("the channel's thread has ended")
         asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(5)
+        if self._engine.overdue_s > HANGS_S:
+            raise RuntimeError(f"a run goes on {self._engine.overdue_s:.0f} s after its deadline")
 
     async def __del__(self) -> None:
         """Called and awaited by Serve before the process ends: say goodbye, finish what is here."""
@@ -88,7 +93,7 @@ def application(config: str, model: str, version: str, how: Version, health_chec
     if how.resources.gpu:
         options["num_gpus"] = how.resources.gpu
     deployment = serve.deployment(
-        name="replica", num_replicas=how.replicas.min, ray_actor_options=options, max_surge_percent=100,
+        name="replica", num_replicas=max(1, how.replicas.min), ray_actor_options=options, max_surge_percent=100,
         health_check_period_s=health_check_period_s, health_check_timeout_s=10.0, max_constructor_retry_count=3,
         graceful_shutdown_timeout_s=drain_s + 5.0,
         logging_config={"enable_access_log": False},

@@ -1,6 +1,6 @@
 """What is desired and published -> what runs and who is routed to."""
 
-from serving.config import Config, Model
+from serving.config import Model
 from serving.planning import Key, plan, table
 from serving.routing import Table
 from tests.replicas import manifest
@@ -10,7 +10,7 @@ MANIFESTS = {("m", v): manifest(version=v) for v in ("1", "2", "3")}
 
 def _table(weights: dict[str, float], running: set[Key], before: Table) -> Table:
     wanted = plan({"m": Model(weights=weights)}, list(MANIFESTS.values()))
-    return table(wanted, MANIFESTS, running, before, Config())
+    return table(wanted, MANIFESTS, running, before)
 
 
 def test_a_model_that_nobody_described_is_served_at_its_newest() -> None:
