@@ -175,7 +175,7 @@ def _wait(running: Running, progress: Progress, until: float, unwanted: Callable
     while time.monotonic() < until:
         if unwanted():
             raise KeyboardInterrupt
-        waiting = running._cluster.waits_for() or _gateway_waits(running)
+        waiting = running._cluster.waits_for() or _gateway_waits(running) or _monitors_wait(running)
         if not waiting:
             return
         if waiting != said:
@@ -198,6 +198,16 @@ def _gateway_waits(running: Running) -> str:
     except OSError:
         return "the gateway"
     return ""
+
+
+def _monitors_wait(running: Running) -> str:
+    if not running.config.monitors.enabled:
+        return ""
+    try:
+        with urllib.request.urlopen(running.verdicts_url, timeout=2):
+            return ""
+    except OSError:
+        return "the monitors"
 
 
 def _remember(config: Config) -> None:
