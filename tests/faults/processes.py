@@ -13,13 +13,18 @@ def actor(gateway: Gateway, name: str) -> int:
 
 def of_folder(gateway: Gateway) -> list[str]:
     """Command lines that name the gateway's data folder."""
-    titles = [_title(process) for process in psutil.process_iter()]
-    return [title for title in titles if str(gateway.data) in title]
+    return naming(str(gateway.data))
+
+
+def naming(text: str) -> list[str]:
+    """Command lines that hold `text`."""
+    return [title for title in map(_title, psutil.process_iter()) if text in title]
 
 
 def of_session(session: int) -> list[str]:
     """Command lines of the processes in the session that `up` leads: all that Ray started for it."""
-    return [_title(p) for p in psutil.process_iter() if _session(p) == session and p.pid != session]
+    titles = [_title(p) for p in psutil.process_iter() if _session(p) == session and p.pid != session]
+    return [title for title in titles if title]  # the ended have none
 
 
 def _session(process: psutil.Process) -> int:

@@ -1,0 +1,52 @@
+"""What runs, and what it counted."""
+
+import json
+
+import httpx
+import numpy as np
+import psutil
+
+from tests.gateway import Gateway, until
+from tests.integration.calls import infer, sample
+
+
+def test_status_names_models_versions_processes_replicas_and_monitors(gateway: Gateway) -> None:
+    found = json.loads(gateway.call("status", "--json").stdout)
+    assert {"conformance", "echo", "linear"} <= found["models"].keys() and found["problem"] == ""
+    linear = found["models"]["linear"]
+    assert linear["weights"] == {"1": 1.0}
+    (replica,) = linear["versions"]["1"]["replicas"]
+    assert replica["state"] == "ready" and replica["load"] >= 0 and replica["node"]
+    assert "ServeReplica:linear" in " ".join(psutil.Process(replica["pid"]).cmdline())
+    processes = {process["name"]: process for process in found["workers"]}
+    assert {"worker-0", "sidecar"} == processes.keys()
+    assert all(p["state"] == "running" and p["node"] and psutil.pid_exists(p["pid"]) for p in processes.values())
+    assert processes["worker-0"]["generation"] == found["generation"]
+    assert found["monitors"]["state"] == "ok" and found["monitors"]["lost_rows"] == 0
+    assert "linear" in gateway.call("status").stdout
+
+
+def test_metrics_count_the_requests_that_were_answered(gateway: Gateway) -> None:
+    name = "gaugeway_requests_total"
+    before = {code: sample(gateway.metrics(), name, model="linear", code=code) for code in ("200", "400")}
+    for _ in range(13):
+        infer(gateway.url, "linear", np.ones((1, 2), np.float32))
+    for _ in range(3):
+        assert httpx.post(f"{gateway.url}/v2/models/linear/infer", content=b"{").status_code == 400
+    assert sample(gateway.metrics(), name, model="linear", code="200") - before["200"] == 13
+    assert sample(gateway.metrics(), name, model="linear", code="400") - before["400"] == 3
+
+
+def test_the_controller_has_metrics_of_its_own(gateway: Gateway) -> None:
+    def scrape() -> str | None:
+        ports = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in family}
+        texts = [httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5) for port in sorted(ports)]
+        return next((t.text for t in texts if t.status_code == 200 and "gaugeway_model_info" in t.text), None)
+
+    children = psutil.Process(gateway.process.pid).children(recursive=True)
+    family = {p.pid for p in children if "ray::Controller" in " ".join(p.cmdline())}
+    text = until(scrape, "the controller's metrics")
+    digest = gateway.status()["models"]["linear"]["versions"]["1"]["digest"]
+    assert sample(text, "gaugeway_model_info", model="linear", digest=digest) == 1
+    assert sample(text, "gaugeway_replicas", model="linear", version="1", state="ready") == 1
+    assert sample(text, "gaugeway_route_weight", model="linear", version="1") == 1
