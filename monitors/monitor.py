@@ -54,7 +54,8 @@ class Monitor:
     def __init__(self, profile: Profile | None, settings: Monitors, pagers: int) -> None:
         self.profile, self.settings, self.pagers = profile, settings, pagers
         laws = profile.features if profile else {}
-        self._watches = {name: Watch(law, settings.tolerance) for name, law in laws.items()}
+        split = max(1.0, profile.block_s / settings.block_s) if profile else 1.0
+        self._watches = {name: Watch(law, settings.tolerance, split) for name, law in laws.items()}
         self._all = AllWatch()
         self._risk = RiskWatch(profile.risk, settings) if profile and profile.risk else None
         self._blocks = Blocks(Counts(), settings.slot_s, settings.block_s, settings.block_rows)

@@ -36,7 +36,9 @@ Counts = NDArray[np.int64]
 
 PREDICTION = "_prediction"  # the name under which the model's own output is a feature
 BINS = 10  # quantile bins of a number, most common categories of a category
-MAX_CLUSTERED_ERROR = 0.5  # of the error terms of the rows as they are; between the two a feature is judged bluntly
+MAX_CLUSTERED_ERROR = (
+    0.75  # of the rows as they are; up to it a feature is judged bluntly, above it bets can win nothing
+)
 MAX_OTHERS = 5_000  # known categories beyond the most common ones; rarer ones count as unseen
 _EXTRA = 3  # cells beside the bins: below, above, missing; or other, unseen, missing
 
@@ -223,7 +225,7 @@ def marginal(values: Array, kind: Kind, *, block: Array | None = None, alpha: fl
 
     It has as many bins, at most 10, as would keep the error of the reference below 0.1 if its rows were independent;
     with room for less than two it is marked unfit, and keeps 10 for the effect sizes. Where the rows are clustered
-    `Marginal.error` is larger: the detector then tolerates more, and past 0.5 the feature is unfit too.
+    `Marginal.error` is larger: the detector then tolerates more, and past 0.75 the feature is unfit too.
 
     >>> marginal(np.arange(500.0), "numeric").unfit
     'reference too small: 500 rows, 695 are needed'

@@ -59,11 +59,19 @@ def design_effect(cells: NDArray[np.intp], size: int, block: Array) -> float:
     True
     """
     number, rows = np.unique(block, return_inverse=True)
-    if len(number) < MIN_BLOCKS:
+    return dispersion(np.bincount(rows * size + cells, minlength=len(number) * size).reshape(-1, size))
+
+
+def dispersion(counts: NDArray[np.int64]) -> float:
+    """The design effect of blocks that were counted: shape (blocks, K), each with at least one row.
+
+    >>> dispersion(np.array([[9, 1], [1, 9], [9, 1], [1, 9]])) > 8
+    True
+    """
+    if len(counts) < MIN_BLOCKS:
         return 1.0
-    counts = np.bincount(rows * size + cells, minlength=len(number) * size).reshape(-1, size)
     n, share = counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
     used = (share > 0) & (share < 1)
     expected = n * share[used]
-    spread = ((counts[:, used] - expected) ** 2 / (expected * (1 - share[used]))).sum(0) / (len(number) - 1)
+    spread = ((counts[:, used] - expected) ** 2 / (expected * (1 - share[used]))).sum(0) / (len(counts) - 1)
     return max(1.0, float(np.quantile(spread, 0.9))) if used.any() else 1.0

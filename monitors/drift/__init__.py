@@ -8,6 +8,6 @@ from numpy.typing import NDArray
 from monitors.drift.ks import ks
 from monitors.drift.psi import psi
 
-Effect = Callable[[NDArray[np.int64], NDArray[np.int64], float], float]
+Effect = Callable[[NDArray[np.int64], NDArray[np.int64], float, float], float]
 
 EFFECTS: dict[str, Effect] = {"psi": psi, "ks": ks}

@@ -10,6 +10,7 @@ from monitors.alarm import Alarm
 from monitors.drift import EFFECTS
 from monitors.drift.e_detector import CLIPS, Bettor, accumulated, log_mean_exp
 from monitors.reference import Marginal
+from monitors.sampling import MIN_BLOCKS, dispersion
 
 WINDOW_BLOCKS = 10  # judged blocks behind an effect size
 
@@ -43,8 +44,10 @@ class SavedWatch(msgspec.Struct, array_like=True):
 class Watch:
     """One feature. `s` is its own evidence; `share` what it lends to `_all`, which restarts on its own alarms."""
 
-    def __init__(self, law: Marginal, tolerance: float) -> None:
+    def __init__(self, law: Marginal, tolerance: float, split: float = 1.0) -> None:
+        """`split` is into how many of the blocks judged here time cuts a block of the reference, at least 1."""
         self.law, self.fit = law, not law.unfit
+        self._split = split
         self.share = np.zeros(len(CLIPS))
         self._reference = np.array(law.counts, np.int64)
         self._bettor = Bettor(law.theta, min(1.0, tolerance + law.error))
@@ -57,20 +60,22 @@ class Watch:
         """
         if counts is None or not counts.any():
             return False
+        design_effect = self._design_effect(int(counts.sum()))  # of the blocks before this one, which no bet may see
         self._state.window = [*self._state.window, counts.tolist()][-WINDOW_BLOCKS:]
         self._state.blocks += 1
         if not self.fit:
             return False
-        crossed = self._bet(counts) >= threshold
+        crossed = self._bet(counts, design_effect) >= threshold
         if crossed:
             self._state.s = [0.0] * len(CLIPS)
         self._state.alarm.update(crossed, at, quiet_blocks)
         return True
 
     def verdict(self, threshold: float) -> DriftVerdict:
-        state = self._state
-        counts = np.array(state.window, np.int64).reshape(-1, self.law.size).sum(0)
-        effects = {name: effect(counts, self._reference, self.law.design_effect) for name, effect in EFFECTS.items()}
+        state, past = self._state, self._past()
+        counts = past.sum(0)
+        worth = self._design_effect(int(counts.sum() / max(1, len(past)))), self.law.design_effect
+        effects = {name: effect(counts, self._reference, *worth) for name, effect in EFFECTS.items()}
         return DriftVerdict(
             log_e=state.log_e,
             threshold=threshold,
@@ -91,8 +96,15 @@ class Watch:
     def fits(self, saved: SavedWatch) -> bool:
         return len(saved.q) == self.law.size and len(saved.s) == len(saved.share) == len(CLIPS)
 
-    def _bet(self, counts: NDArray[np.int64]) -> float:
-        won = self._bettor.update(counts, live_design_effect(self.law, int(counts.sum())))
+    def _past(self) -> NDArray[np.int64]:
+        """Counts of the last judged blocks, shape (blocks, K)."""
+        return np.array(self._state.window, np.int64).reshape(-1, self.law.size)
+
+    def _design_effect(self, rows: int) -> float:
+        return live_design_effect(self.law, rows, self._past(), self._split)
+
+    def _bet(self, counts: NDArray[np.int64], design_effect: float) -> float:
+        won = self._bettor.update(counts, design_effect)
         s = accumulated(np.array(self._state.s), won)
         self.share = accumulated(self.share, won)
         self._state.s, self._state.log_e = s.tolist(), float(log_mean_exp(s))
@@ -144,11 +156,20 @@ class AllWatch:
         self._state = saved
 
 
-def live_design_effect(law: Marginal, rows: int) -> float:
-    """The design effect of a block of `rows` live rows.
+def live_design_effect(law: Marginal, rows: int, past: NDArray[np.int64], split: float = 1.0) -> float:
+    """The design effect D of a block of `rows` live rows; `past` are the counts of blocks before it, (blocks, K).
 
-    D - 1 is the correlation of rows times the other rows of a block (Kish 1965), so it grows with a block that is
-    denser than the reference's were, as when the reference is a sample of the traffic. It is not made smaller.
+    D - 1 is the correlation of two rows of a block times the other rows of the block (Kish 1965), so D grows with
+    a block that is denser than the reference's were, as when the reference is a sample of the traffic. It falls
+    with a sparser block, as when a version gets a fifth of the traffic, if rows are thinned one by one: then the
+    correlation is the reference's. If whole clusters are kept (all rows of a user go to one version), it is not.
+    So D falls no lower than the past blocks show, and not before there are four. A block of less time than the
+    reference's is thinned by nothing: its rows count `split` times.
     """
-    denser = (rows - 1) / (law.block_rows - 1) if law.block_rows > 1 else 1.0
-    return 1 + (law.design_effect - 1) * max(1.0, denser)
+    if law.block_rows <= 1 or law.design_effect <= 1:
+        return law.design_effect
+    more, others = law.design_effect - 1, law.block_rows - 1
+    most = 1 + more * max(1.0, (rows - 1) / others)
+    if len(past) < MIN_BLOCKS:
+        return most
+    return min(most, max(1 + more * (rows * split - 1) / others, dispersion(past)))

@@ -163,8 +163,11 @@ def test_a_clustered_reference_is_judged_bluntly_and_says_so() -> None:
     law = profile.features["x"]
     assert not law.unfit and 0.1 < law.error < 0.5
     assert "total variation of 0.3" in profile.notes[0] and "worth 99 indep" in profile.notes[0]
-    few = build({"x": values[:4_000]}, {}, time=np.arange(4_000) * 86400 / 200).features["x"]
-    assert few.unfit.startswith("reference too small: its 4000 rows come in clusters and are worth 19 ")
+    few = build({"x": values[:6_000]}, {}, time=np.arange(6_000) * 86400 / 200).features["x"]
+    assert not few.unfit and 0.5 < few.error < 0.75
+    fewer = build({"x": values[:3_600]}, {}, time=np.arange(3_600) * 86400 / 200).features["x"]
+    assert fewer.unfit.startswith("reference too small: its 3600 rows come in clusters and are worth ")
+    assert fewer.error > 0.75
 
 
 def test_prediction_and_risk() -> None:

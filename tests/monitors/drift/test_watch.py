@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from scipy import stats
 
 from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch, live_design_effect
 from monitors.reference import Marginal, marginal
+from serving.protocol import Array
 
 THRESHOLD = float(np.log(1_000))
 
@@ -125,8 +128,119 @@ def test_all_of_nothing_is_unfit() -> None:
     assert everything.verdict(THRESHOLD, []).note == "no feature can be judged"
 
 
-def test_a_denser_block_is_tempered_more_but_a_sparser_one_not_less() -> None:
-    sampled = msgspec.structs.replace(law(), design_effect=3.0, block_rows=101.0)
-    assert live_design_effect(sampled, 101) == live_design_effect(sampled, 20) == 3.0
-    assert live_design_effect(sampled, 1_001) == pytest.approx(21.0)
-    assert live_design_effect(law(), 10_000) == 1.0
+NONE_YET = np.empty((0, 13), np.int64)
+CALM = np.tile([0, *[20] * 10, 0, 0], (10, 1))  # ten past blocks that show no clusters at all
+WILD = np.eye(13, dtype=np.int64)[1:11] * 200  # ten that are one cluster each
+SAMPLED = msgspec.structs.replace(law(), design_effect=3.0, block_rows=101.0)
+
+
+def test_a_denser_block_is_tempered_more() -> None:
+    for past in (NONE_YET, CALM, WILD):
+        assert live_design_effect(SAMPLED, 1_001, past) == pytest.approx(21.0)
+        assert live_design_effect(SAMPLED, 101, past) == 3.0
+
+
+def test_a_sparser_block_is_tempered_less_where_the_past_shows_no_more() -> None:
+    assert live_design_effect(SAMPLED, 26, CALM) == pytest.approx(1.5)
+    assert live_design_effect(SAMPLED, 26, WILD) == 3.0
+    assert live_design_effect(SAMPLED, 26, NONE_YET) == 3.0
+    assert live_design_effect(SAMPLED, 26, CALM[:3]) == 3.0
+    assert live_design_effect(SAMPLED, 1, CALM) == 1.0
+
+
+def test_an_hour_is_no_sparse_day() -> None:
+    """A reference of days judged by the hour: a 24th of the rows, of the same clusters."""
+    assert live_design_effect(SAMPLED, 26, CALM, split=4) == pytest.approx(3.0, abs=0.1)
+    assert live_design_effect(SAMPLED, 26, CALM, split=24) == 3.0
+
+
+def test_where_no_design_effect_was_measured_it_is_one() -> None:
+    assert live_design_effect(law(), 10_000, WILD) == 1.0
+
+
+Block = Callable[[np.random.Generator, int], Array]
+
+
+def weather(rng: np.random.Generator, rows: int) -> Array:
+    """Of a day on which all rows have the same."""
+    return np.full(rows, rng.normal())
+
+
+def fronts(rng: np.random.Generator, rows: int) -> Array:
+    """A day of four clusters, of whose 900 rows `rows` are drawn one by one."""
+    return rng.choice(np.repeat(rng.normal(size=4), 225), rows, replace=False)
+
+
+def users(rng: np.random.Generator, rows: int) -> Array:
+    """Fifty equal rows a user; all rows of a user come, or none."""
+    return np.repeat(rng.normal(size=rows // 50), 50)
+
+
+class Untempered(Watch):
+    """A mutant: takes clustered rows for independent ones."""
+
+    def _design_effect(self, rows: int) -> float:
+        return 1.0
+
+
+class Kish(Watch):
+    """A mutant: trusts that rows were thinned one by one, and does not look at the past blocks."""
+
+    def _design_effect(self, rows: int) -> float:
+        return live_design_effect(self.law, rows, CALM, self._split)
+
+
+def thinned_alarms(block: Block, rows: int, kind: type[Watch] = Watch) -> int:
+    """Alarms at A = 20 of 20 streams of 80 blocks of `rows` rows, where 80 are allowed on average.
+
+    The references hold 200 days of 900 rows.
+    """
+    rng, found = np.random.default_rng(11), 0
+    for _ in range(20):
+        reference = np.concatenate([block(rng, 900) for _ in range(200)])
+        watch = kind(marginal(reference, "numeric", block=np.arange(len(reference)) // 900), 0.02)
+        for _ in range(80):
+            watch.judge(watch.law.count(block(rng, rows)), 1.0, np.log(20), 10)
+            found += watch.verdict(np.log(20)).log_e >= np.log(20)
+    return found
+
+
+LIMIT = stats.poisson.ppf(0.999, 20 * 80 / 20)
+
+
+@pytest.mark.parametrize(("block", "rows"), [(weather, 180), (fronts, 180), (users, 100)])
+def test_a_version_with_a_part_of_the_traffic_keeps_the_promise(block: Block, rows: int) -> None:
+    assert thinned_alarms(block, rows) <= LIMIT
+    assert thinned_alarms(block, rows, Untempered) > LIMIT
+
+
+def test_rows_thinned_by_user_are_not_rows_thinned_one_by_one() -> None:
+    assert thinned_alarms(users, 100, Kish) > LIMIT
+
+
+class Unscaled(Watch):
+    """Tempers by the reference's design effect, however few rows a block has."""
+
+    def _design_effect(self, rows: int) -> float:
+        return self.law.design_effect
+
+
+def season_delay(rows: int, kind: type[Watch] = Watch) -> float:
+    """Median blocks, at most 60, to the alarm for another season, after a reference of sixty days' weather."""
+    rng, first = np.random.default_rng(12), []
+    days = np.repeat(rng.normal(size=60), 900)
+    season = marginal(days, "numeric", block=np.arange(len(days)) // 900)
+    assert 0.3 < season.error < 0.5
+    for _ in range(9):
+        watch, number = kind(season, 0.02), 0
+        while number < 60 and not watch.verdict(THRESHOLD).alarm:
+            number += 1
+            watch.judge(watch.law.count(np.full(rows, rng.normal(3.0))), 1.0, THRESHOLD, 10)
+        first.append(number)
+    return float(np.median(first))
+
+
+def test_a_version_with_a_fifth_of_the_traffic_sees_a_season_nearly_as_soon() -> None:
+    all_rows, fifth = season_delay(900), season_delay(180)
+    assert all_rows <= 28 and fifth <= all_rows + 8
+    assert season_delay(180, Unscaled) == 60
