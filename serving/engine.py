@@ -66,6 +66,7 @@ class Engine:
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows
         self._jobs: deque[Job] = deque()
         self._waiting_rows = self._running_rows = 0
+        self._due = math.inf  # when the run in the thread should have ended
         self._run_s = expected_s  # exponentially weighted mean of a run
         self._scheduled = self._draining = False
         self.connections: set[_Connection] = set()
@@ -139,7 +140,6 @@ class Engine:
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
-        self._due = math.inf  # when the run in the thread should have ended
         self._scheduled = False
         if not (group := self._next_group()):
             return
