@@ -36,7 +36,7 @@ def up(config: ConfigFile = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    running = start(load(config), lambda text: err.print(f"[dim]{text} …"), unwanted=stop.is_set)
+    running = start(load(config), lambda text: err.print(f"[dim]{escape(text)} …"), unwanted=stop.is_set)
     out.print(f"gateway  {running.gateway_url}\nadmin    {running.admin_url}\nmetrics  {running.metrics_url}")
     out.print("[bold]ready[/]; Ctrl-C stops", highlight=False)
     try:
@@ -161,7 +161,7 @@ def label(
     else:
         out.print(", ".join(f"{counts[key]} {key}" for key in ("joined", "parked", "unknown")), highlight=False)
         for refused in counts["refused"]:
-            out.print(f"  refused, line {refused['index'] + 1}: {refused['reason']}", highlight=False)
+            out.print(f"  refused, line {refused['index'] + 1}: {escape(refused['reason'])}", highlight=False)
     if counts["refused"]:
         raise typer.Exit(1)
 

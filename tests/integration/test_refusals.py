@@ -81,7 +81,7 @@ def test_other_content_under_the_same_version(gateway: Gateway, tmp_path: Path) 
 )
 def test_weights_that_cannot_be(gateway: Gateway, weights: list[str], said: str) -> None:
     before = gateway.status()
-    done = gateway.call("route", "linear", "--", *weights, check=False)
+    done = gateway.call("route", "linear", *weights, check=False)
     assert done.returncode in (1, 2) and said in done.stderr
     after = gateway.status()
     assert (after["models"]["linear"], after["generation"]) == (before["models"]["linear"], before["generation"])

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import psutil
 
-from tests.gateway import Gateway, until
+from tests.gateway import Gateway
 from tests.integration.calls import infer, sample
 
 
@@ -38,14 +38,8 @@ def test_metrics_count_the_requests_that_were_answered(gateway: Gateway) -> None
 
 
 def test_the_controller_has_metrics_of_its_own(gateway: Gateway) -> None:
-    def scrape() -> str | None:
-        ports = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in family}
-        texts = [httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5) for port in sorted(ports)]
-        return next((t.text for t in texts if t.status_code == 200 and "gaugeway_model_info" in t.text), None)
-
-    children = psutil.Process(gateway.process.pid).children(recursive=True)
-    family = {p.pid for p in children if "ray::Controller" in " ".join(p.cmdline())}
-    text = until(scrape, "the controller's metrics")
+    port = json.loads((gateway.data / "run" / "config.json").read_text())["metrics"]["controller_port"]
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
     digest = gateway.status()["models"]["linear"]["versions"]["1"]["digest"]
     assert sample(text, "gaugeway_model_info", model="linear", digest=digest) == 1
     assert sample(text, "gaugeway_replicas", model="linear", version="1", state="ready") == 1
