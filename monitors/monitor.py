@@ -6,14 +6,14 @@ that was restored goes on to the same bits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 from monitors import slot
 from monitors.alarm import State
 from monitors.block import Blocks, SavedBlock
-from monitors.drift.watch import AllWatch, DriftVerdict, SavedAll, SavedWatch, Watch
+from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, DriftVerdict, SavedAll, SavedWatch, Watch
 from monitors.reference import Marginal, Profile
 from monitors.risk import RiskVerdict, RiskWatch, SavedRisk
 from monitors.slot import Counts, LabelCounts
@@ -117,7 +117,7 @@ class Monitor:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the promise rests on, in plain words."""
-        laws = [watch.law for watch in self._watches.values() if watch.fit]
+        laws = {name: watch.law for name, watch in self._watches.items() if watch.fit}
         drift = _drift_assumptions(laws, self.profile, self.settings) if laws and self.profile else ()
         return (*drift, self._risk.assumption) if self._risk and self._risk.fit else drift
 
@@ -125,11 +125,12 @@ class Monitor:
         """The promise with its assumptions, to stand beside every alarm."""
         if not self.assumptions:
             return "No promise: there is nothing that can be judged."
-        blocks = f"{self.run_blocks:.0f} blocks of {self.settings.block_s:g} s"
+        blocks = f"{self.run_blocks:.0f} blocks of {_span(self.settings.block_s)}"
         days = self.run_blocks * self.settings.block_s / 86400 / self.pagers
+        provisos = "; ".join(f"({number}) {text}" for number, text in enumerate(self.assumptions, 1))
         return (
             f"At most one false alarm in {days:g} days on average (each of {self.pagers} alarms at most one in"
-            f" {blocks}), provided that {'; '.join(self.assumptions)}."
+            f" {blocks}), as long as {provisos}."
         )
 
     def encode(self) -> bytes:
@@ -176,19 +177,29 @@ class Monitor:
         return next((note for note in notes if note.startswith("risk is not judged")), notes[0] if notes else "")
 
 
-def _drift_assumptions(laws: Sequence[Marginal], profile: Profile, settings: Monitors) -> tuple[str, ...]:
-    error, design = max(law.error for law in laws), max(law.design_effect for law in laws)
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:g} h" if seconds % 3600 == 0 else f"{seconds:g} s"
+
+
+def _drift_assumptions(laws: Mapping[str, Marginal], profile: Profile, settings: Monitors) -> tuple[str, ...]:
+    blunt = max(laws, key=lambda name: laws[name].error)
+    clustered = max(laws, key=lambda name: laws[name].design_effect)
+    design = laws[clustered].design_effect
     same = (
-        f"each row, whatever came before it, falls into a feature's cells as in the reference up to a total variation"
-        f" of {settings.tolerance:g} plus the reference's own error (at most {error:.3f}, exceeded with probability"
-        f" {laws[0].alpha:g} a feature)"
+        f"without drift at most {settings.tolerance:g} of the rows, whatever came before them, leave the cells that"
+        f" a feature has in the reference, beyond what the reference itself may be wrong by (at most"
+        f" {laws[blunt].error:.3f}, for {blunt}; more with probability {laws[blunt].alpha:g} a feature)"
     )
     apart = "rows do not depend on one another (no design effect was measured)"
-    if any(law.block_rows for law in laws):
-        apart = f"rows depend on one another only in clusters within a block, of {design:.1f} rows (the design effect)"
+    if any(law.block_rows for law in laws.values()):
+        apart = (
+            f"rows depend on one another only inside a block: as much as in the reference, where up to {design:.1f}"
+            f" rows are worth one (the design effect of {clustered}), or in sparser blocks as much as the last"
+            f" {WINDOW_BLOCKS} show"
+        )
     if design > 1 and settings.block_s < profile.block_s:
         apart += (
-            f", although blocks of {settings.block_s:g} s are shorter than those it was measured on"
-            f" ({profile.block_s:g} s) and neighbours may depend: then alarms come more often"
+            f", although blocks of {_span(settings.block_s)} are shorter than those it was measured on"
+            f" ({_span(profile.block_s)}) and neighbours may depend: then alarms come more often"
         )
     return same, apart

@@ -91,10 +91,10 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def worth(self) -> str:
-        """Rows and effective rows, in words."""
+        """Rows and effective rows, in words that follow "the reference's"."""
         return (
             f"{self.rows} rows come in clusters and are worth {self.effective_rows:.0f} independent ones"
-            f" (design effect {self.design_effect:.1f})"
+            f" (design effect {self.design_effect:.1f}); one over a longer time helps"
         )
 
     @property
@@ -346,7 +346,9 @@ def _kind(name: str, column: Array, kinds: Mapping[str, Kind]) -> Kind:
 def _note(name: str, law: Marginal) -> str:
     if law.unfit:
         return f"{name} is not judged: {law.unfit}"
-    blunt = f"{name}: shifts below a total variation of {law.error:.2f} are not seen, since the reference's {law.worth}"
+    blunt = (
+        f"{name}: a drift is seen only if it moves more than {law.error:.2f} of the rows: the reference's {law.worth}"
+    )
     return blunt if law.error > MAX_REFERENCE_ERROR else ""
 
 

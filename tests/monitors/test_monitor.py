@@ -108,18 +108,21 @@ def test_the_budget_is_shared_by_the_pagers() -> None:
     assert monitor.run_blocks == 2 * 90 * 24
     assert monitor.threshold == pytest.approx(np.log(4320))
     assert monitor.promise().startswith(
-        "At most one false alarm in 90 days on average (each of 2 alarms at most one in 4320 blocks of 3600 s), "
+        "At most one false alarm in 90 days on average"
+        " (each of 2 alarms at most one in 4320 blocks of 1 h), as long as (1) "
     )
 
 
 def test_the_promise_names_its_assumptions() -> None:
     daily = Monitors(slot_s=3600, block_s=86400)
     rows, independent, risk = Monitor(PROFILE, daily, 2).assumptions
-    assert "up to a total variation of 0.02 plus the reference's own error (at most 0.02" in rows
+    assert "at most 0.02 of the rows" in rows and "may be wrong by (at most 0.02" in rows
     assert independent == "rows do not depend on one another (no design effect was measured)"
     assert "no more than 0.1" in risk and "fair sample" in risk
+    assert "(3) a block's mean loss" in Monitor(PROFILE, daily, 2).promise()
     clustered = Monitor(profile(time=True), HOURLY, 2).assumptions
-    assert "clusters within a block" in clustered[1] and "shorter than those it was measured on" in clustered[1]
+    assert "only inside a block" in clustered[1] and "shorter than those it was measured on" in clustered[1]
+    assert "blocks of 1 h are shorter" in clustered[1] and "(24 h)" in clustered[1]
     assert "shorter" not in Monitor(profile(time=True), daily, 2).assumptions[1]
 
 

@@ -162,7 +162,7 @@ def test_a_clustered_reference_is_judged_bluntly_and_says_so() -> None:
     profile = build({"x": values}, {}, time=np.arange(20_000) * 86400 / 200)
     law = profile.features["x"]
     assert not law.unfit and 0.1 < law.error < 0.5
-    assert "total variation of 0.3" in profile.notes[0] and "worth 99 indep" in profile.notes[0]
+    assert "moves more than 0.3" in profile.notes[0] and "worth 99 indep" in profile.notes[0]
     few = build({"x": values[:6_000]}, {}, time=np.arange(6_000) * 86400 / 200).features["x"]
     assert not few.unfit and 0.5 < few.error < 0.75
     fewer = build({"x": values[:3_600]}, {}, time=np.arange(3_600) * 86400 / 200).features["x"]

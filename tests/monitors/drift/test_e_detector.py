@@ -228,3 +228,19 @@ def test_median_delay(sigma: float, tolerance: float, blocks: int, margin: int) 
         first = np.minimum(first, np.where(log_mean_exp(s) >= np.log(1_000), number, np.inf))
     assert law.size == 13
     assert abs(np.median(first) - blocks) <= margin
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "moved", "blocks"),
+    [(0.55, 0.85, 14), (0.55, 1.0, 8), (0.65, 0.9, 17), (0.75, 0.95, 20), (0.75, 1.0, 13), (0.85, 0.85, None)],
+)
+def test_how_blunt_a_reference_may_be(tolerance: float, moved: float, blocks: int | None) -> None:
+    """Blocks to log 180 when a share of the rows moved above all of the reference; a block is worth 2.5 rows."""
+    theta = np.array([4e-5, *[0.1] * 10, 4e-5, 4e-5])
+    bettor, s = Bettor(theta / theta.sum(), tolerance), np.zeros(len(CLIPS))
+    live = 10**6 * ((1 - moved) * bettor.theta + moved * np.eye(13)[11])
+    first = None
+    for number in range(1, 401):
+        s = accumulated(s, bettor.update(live.astype(np.int64), 10**6 / 2.5))
+        first = first or (number if log_mean_exp(s) >= np.log(180) else None)
+    assert first == blocks
