@@ -40,6 +40,10 @@ class Cluster:
         except RayActorError as error:
             raise NotReady(f"the controller cannot start: {str(error).strip().splitlines()[-1]}") from None
 
+    def failures(self) -> list[str]:
+        """Versions whose replicas cannot start, and why."""
+        return list(ray.get(self._controller.failures.remote(), timeout=10))
+
     def stop_asked(self) -> bool:
         """A controller that is being started again has not been asked."""
         try:

@@ -4,6 +4,7 @@ What must last is in SQL, never here: a controller that starts again reads it an
 """
 
 import logging
+import re
 import threading
 import time
 from contextlib import suppress
@@ -61,7 +62,7 @@ class Controller:
         """What `gaugeway status --json` prints."""
         nodes = [_node_status(node) for node in list(self._nodes.values())]
         return {
-            "generation": self._table.generation, "problem": self._problem,
+            "generation": self._table.generation, "problem": "; ".join(filter(None, [self._problem, *self.failures()])),
             "models": {name: self._model_status(name, nodes) for name in sorted(self._plan.weights)},
             "workers": [{**process, "node": node["node"], **_report(node, process)} for node in nodes
                         for process in node["processes"]],
@@ -83,8 +84,15 @@ class Controller:
         if not self._table.generation:
             return "the routing table"
         waiting = [f"{model} {version}" for model, version in self._plan.versions
-                   if self._states.get((model, version)) != "RUNNING"]  # fmt: skip
+                   if self._states.get((model, version)) not in ("RUNNING", "DEPLOY_FAILED")]  # fmt: skip
         return f"replicas of {', '.join(waiting)}" if waiting else ""
+
+    def failures(self) -> list[str]:
+        """A sentence for each version whose replicas cannot start."""
+        failed = {key for key in self._plan.versions if self._states.get(key) == "DEPLOY_FAILED"}
+        messages = _messages() if failed else {}
+        return [f"version {version!r} of {model!r} does not start: {messages.get((model, version), '')}"
+                for model, version in sorted(failed)]  # fmt: skip
 
     def ask_to_stop(self) -> None:
         self._stop_asked.set()
@@ -208,6 +216,17 @@ def _states() -> dict[Key, str]:
     applications = serve.status().applications
     keys = {name: tuple(name.split(" ")) for name in applications if name.count(" ") == 1}
     return {(key[0], key[1]): str(applications[name].status.value) for name, key in keys.items()}
+
+
+def _messages() -> dict[Key, str]:
+    """Why an application does not run: the last line of what Serve says, which is the exception's."""
+    found: dict[Key, str] = {}
+    for key in _states():
+        text = serve.status().applications[name_of(*key)].deployments["replica"].message
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        named = [line for line in lines if re.match(r"[\w.]*(Error|Corrupt|Failure|Exception|Refused)\b", line)]
+        found[key] = (named or lines or ["Serve does not say why"])[-1][:500]
+    return found
 
 
 def _routed(table: Table) -> set[Key]:

@@ -175,8 +175,12 @@ def _wait(running: Running, progress: Progress, until: float, unwanted: Callable
     while time.monotonic() < until:
         if unwanted():
             raise KeyboardInterrupt
-        waiting = running._cluster.waits_for() or _gateway_waits(running) or _monitors_wait(running)
+        waiting = running._cluster.waits_for()
+        broken = [] if waiting else running._cluster.failures()
+        waiting = waiting or _gateway_waits(running, broken) or _monitors_wait(running)
         if not waiting:
+            for sentence in broken:  # the others are served all the same
+                progress(sentence)
             return
         if waiting != said:
             progress(f"waiting for {waiting}")
@@ -185,29 +189,31 @@ def _wait(running: Running, progress: Progress, until: float, unwanted: Callable
     raise NotReady(f"gave up waiting for {said}; the logs are in {running.config.data / 'logs'}")
 
 
-def _gateway_waits(running: Running) -> str:
-    """What the gateway's workers still lack: the table, or links to replicas."""
+def _gateway_waits(running: Running, broken: list[str]) -> str:
+    """What the gateway's workers still lack: the table, or links to replicas. Raises NotReady when none can come."""
     try:
         with urllib.request.urlopen(f"{running.gateway_url}/v2/health/ready", timeout=2):
             pass
         with urllib.request.urlopen(f"{running.gateway_url}/v2/models", timeout=2) as response:
             models = json.load(response)["models"]
-        for model in models:
-            with urllib.request.urlopen(f"{running.gateway_url}/v2/models/{model}/ready", timeout=2):
-                pass
+        ready = [_answers(f"{running.gateway_url}/v2/models/{model}/ready") for model in models]
     except OSError:
         return "the gateway"
-    return ""
+    if broken and not any(ready):
+        raise NotReady("; ".join(broken))
+    return "" if broken or all(ready) else "the gateway"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _monitors_wait(running: Running) -> str:
-    if not running.config.monitors.enabled:
-        return ""
-    try:
-        with urllib.request.urlopen(running.verdicts_url, timeout=2):
-            return ""
-    except OSError:
-        return "the monitors"
+    return "" if not running.config.monitors.enabled or _answers(running.verdicts_url) else "the monitors"
 
 
 def _remember(config: Config) -> None:
