@@ -94,7 +94,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Rows and effective rows, in words that follow "the reference's"."""
         return (
             f"{self.rows} rows come in clusters and are worth {self.effective_rows:.0f} independent ones"
-            f" (design effect {self.design_effect:.1f}); one over a longer time helps"
+            f" (design effect {self.design_effect:.1f}); a reference over a longer time helps"
         )
 
     @property
