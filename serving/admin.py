@@ -7,11 +7,12 @@ of other origins that a browser on this machine may show, it checks Host and Ori
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from serving import metrics
 from serving.config import Config
@@ -21,7 +22,6 @@ log = logging.getLogger("gaugeway.admin")
 
 RETRY_S = 1.0
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
-Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control(Protocol):
@@ -38,8 +38,8 @@ class RouteChange(msgspec.Struct, forbid_unknown_fields=True):
     why: str = ""
 
 
-def application(control: Control) -> web.Application:
-    """The API as an aiohttp application."""
+def application(control: Control, host: str = "127.0.0.1") -> web.Application:
+    """The API as an aiohttp application, which answers to the names of loopback and to `host`, where it listens."""
 
     async def status(request: web.Request) -> web.Response:
         return _json(await asyncio.to_thread(control.status))
@@ -47,7 +47,7 @@ def application(control: Control) -> web.Application:
     async def route(request: web.Request) -> web.Response:
         try:
             change = msgspec.json.decode(await request.read(), type=RouteChange)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body of a route change: {error}") from None
         model = request.match_info["model"]
         return _json(await asyncio.to_thread(control.route, model, change.weights, change.by, change.why))
@@ -56,7 +56,7 @@ def application(control: Control) -> web.Application:
         control.ask_to_stop()
         return _json({"stopping": True})
 
-    app = web.Application(middlewares=[_guard, _errors])
+    app = web.Application(middlewares=[_guard({*_LOOPBACK, f"[{host}]" if ":" in host else host}), _errors])
     app.add_routes([
         web.get("/admin/v1/status", status),
         web.put("/admin/v1/routes/{model}", route),
@@ -79,13 +79,16 @@ def serve(config: Config, control: Control) -> None:
 
 
 async def _serve(config: Config, control: Control) -> None:
-    await _listen(application(control), config.admin.host, config.admin.port)
-    await _listen(_metrics(control), config.metrics.host, config.metrics.controller_port)
-    await asyncio.Event().wait()
+    """Both listeners or none: a port kept by half a start would be in the way of the next."""
+    async with AsyncExitStack() as stack:
+        await _listen(stack, application(control, config.admin.host), config.admin.host, config.admin.port)
+        await _listen(stack, _metrics(control), config.metrics.host, config.metrics.controller_port)
+        await asyncio.Event().wait()
 
 
-async def _listen(app: web.Application, host: str, port: int) -> None:
+async def _listen(stack: AsyncExitStack, app: web.Application, host: str, port: int) -> None:
     runner = web.AppRunner(app, access_log=None)
+    stack.push_async_callback(runner.cleanup)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
 
@@ -102,22 +105,34 @@ def _metrics(control: Control) -> web.Application:
     return app
 
 
-@web.middleware
-async def _guard(request: web.Request, handler: Next) -> web.StreamResponse:
+def _guard(names: set[str]) -> Middleware:
     """Refuse what a foreign page makes a browser send: a rebound Host, another Origin."""
-    host = request.host.rpartition(":")[0] if request.host.count(":") == 1 or "]:" in request.host else request.host
-    origin = request.headers.get("Origin")
-    if host not in _LOOPBACK or (origin is not None and origin != f"http://{request.host}"):
-        return _json({"error": f"host {request.host!r} or origin {origin!r} is not this server"}, 403)
-    return await handler(request)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if _name(request.host) not in names or (origin is not None and origin != f"http://{request.host}"):
+            return _json({"error": f"host {request.host!r} or origin {origin!r} is not this server"}, 403)
+        return await handler(request)
+
+    return guard
+
+
+def _name(host: str) -> str:
+    """Without the port, if there is one: ``[::1]:8090`` -> ``[::1]``."""
+    name = host.rpartition(":")[0] if host.count(":") == 1 or "]:" in host else host
+    return name.lower()
 
 
 @web.middleware
-async def _errors(request: web.Request, handler: Next) -> web.StreamResponse:
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return _json({"error": f"{request.method} {request.path[:200]!r}: {error.reason}"}, error.status)
+        response = _json({"error": f"{request.method} {request.path[:200]!r}: {error.reason}"}, error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
     except GaugewayError as error:
         return _json({"error": str(error)}, error.status)
     except Exception:  # the edge of the process
