@@ -232,7 +232,7 @@ class DataPlane:
 
 
 def rows_of(manifest: Manifest, inputs: Sequence[Array]) -> int:
-    """Rows of a request: the common length of axis 0. Raises BadRequest when inputs differ or are empty."""
+    """Rows of a request: the common length of axis 0. May be 0. Raises BadRequest when inputs differ."""
     if not manifest.rows_independent:
         return int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
     lengths: set[int] = {array.shape[0] for array in inputs}
