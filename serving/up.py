@@ -136,12 +136,19 @@ def _bind(host: str, port: int, key: str) -> socket.socket:
 
 def _check_exposure(config: Config) -> None:
     for key, host in (("gateway", config.gateway.host), ("admin", config.admin.host), ("metrics", config.metrics.host)):
-        local = host == "localhost" or ip_address(host).is_loopback
-        if not local and key != "metrics" and os.environ.get("GAUGEWAY_ALLOW_OPEN") != "1":
+        if not _is_loopback(host) and key != "metrics" and os.environ.get("GAUGEWAY_ALLOW_OPEN") != "1":
             raise ConfigError(
                 f"[{key}] host = {host!r} is not loopback, and requests are not authenticated; put an authenticating"
                 " proxy in front and set GAUGEWAY_ALLOW_OPEN=1, or listen on 127.0.0.1"
             )
+
+
+def _is_loopback(host: str) -> bool:
+    """Of a name nobody knows where it leads, but for `localhost`."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _lock(config: Config) -> IO[str]:
@@ -223,7 +230,9 @@ def _remember(config: Config) -> None:
         "admin": _url(config.admin.host, config.admin.port),
         "metrics": _url(config.metrics.host, config.metrics.node_port),
     }
-    (config.run_dir / "up.json").write_text(json.dumps({"pid": os.getpid(), **urls}))
+    staged = config.run_dir / "up.new"  # whoever reads it finds all of it or nothing
+    staged.write_text(json.dumps({"pid": os.getpid(), **urls}))
+    staged.rename(config.run_dir / "up.json")
 
 
 def _url(host: str, port: int) -> str:

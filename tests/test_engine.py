@@ -367,3 +367,28 @@ def test_text_scalars_and_large_tensors_travel(tmp_path: Path) -> None:
             assert all(np.array_equal(a, b) for a, b in zip(got[0].outputs, sent, strict=True))
 
     asyncio.run(main())
+
+
+def test_a_run_that_goes_on_after_its_deadline_is_overdue_until_it_ends(tmp_path: Path) -> None:
+    model = Function(lambda x: x, 0.6)  # its interrupt only counts: as a long kernel, it goes on
+
+    async def main() -> None:
+        async with listening(Engine(manifest(), model, expected_s=1.0), tmp_path / "s") as engine:
+            assert engine.overdue_s == 0.0  # before the first run
+            asked = Asked(await linked(tmp_path / "s"))
+            asked.send(column(1), deadline_s=0.25)
+            await until(lambda: model.calls)
+            assert engine.overdue_s == 0.0  # it runs, within its deadline
+            await until(lambda: engine.overdue_s > 0)
+            before, start = engine.overdue_s, time.monotonic()
+            await asyncio.sleep(0.1)
+            assert 0.1 <= engine.overdue_s - before <= time.monotonic() - start + 0.01
+            assert model.interrupted == 1 and asked.outcomes == [None]
+            await asked.all()
+            assert engine.overdue_s == 0.0 and engine.load == 0
+            asked.send(column(2))
+            await asked.all()
+            assert engine.overdue_s == 0.0 and asked.values(1) == [2]
+
+    asyncio.run(main())
+    assert model.interrupted == 1
