@@ -18,7 +18,7 @@ from ray.serve.config import ProxyLocation
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serving import admin, planning
-from serving.config import Config, restore
+from serving.config import Config, dump, restore
 from serving.manifest import Manifest
 from serving.node import NodeActor
 from serving.planning import Key, Plan
@@ -29,7 +29,7 @@ from serving.routing import Table
 log = logging.getLogger("gaugeway.controller")
 
 NAMESPACE, NAME = "gaugeway", "controller"
-PERIOD_S = 0.25
+PERIOD_S = 0.4
 STOP_S = 80.0  # for a node's processes to drain and end
 
 
@@ -147,7 +147,7 @@ class Controller:
         self._delete(self._deployed - set(self._plan.versions))
 
     def _deploy(self, missing: set[Key]) -> None:
-        config = msgspec.json.encode(msgspec.structs.replace(self._config, models=self._plan.models)).decode()
+        config = dump(msgspec.structs.replace(self._config, models=self._plan.models)) if missing else ""
         targets = []
         for key in sorted(missing - self._states.keys()):
             how = self._plan.versions[key]
@@ -155,7 +155,8 @@ class Controller:
             targets.append(serve.RunTarget(app, name=name_of(*key), route_prefix=None))
         if targets:
             serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-        self._deployed |= missing
+        leaving = {key for key, state in self._states.items() if state == "DELETING"}  # deployed anew once they are gone
+        self._deployed |= missing - leaving
 
     def _delete(self, unwanted: set[Key]) -> None:
         """Only once every worker has the table without them for a while."""
@@ -168,10 +169,9 @@ class Controller:
 
     def _publish(self, table: Table) -> None:
         self._table = table
-        encoded = msgspec.json.encode(table)
         for name, node in self._nodes.items():
             if table.generation and self._installed.get(name) != table.generation:
-                ray.get(node.install.remote(encoded), timeout=10)
+                ray.get(node.install.remote(msgspec.json.encode(table)), timeout=10)
                 self._installed[name] = table.generation
 
     def _node(self, node_id: str, host: str) -> Any:
@@ -221,8 +221,9 @@ def _states() -> dict[Key, str]:
 def _messages() -> dict[Key, str]:
     """Why an application does not run: the last line of what Serve says, which is the exception's."""
     found: dict[Key, str] = {}
+    applications = serve.status().applications
     for key in _states():
-        text = serve.status().applications[name_of(*key)].deployments["replica"].message
+        text = applications[name_of(*key)].deployments["replica"].message
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         named = [line for line in lines if re.match(r"[\w.]*(Error|Corrupt|Failure|Exception|Refused)\b", line)]
         found[key] = (named or lines or ["Serve does not say why"])[-1][:500]
