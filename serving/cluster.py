@@ -53,6 +53,7 @@ class Cluster:
 
     def stop(self) -> None:
         with suppress(Exception):  # whatever is broken, the rest must be stopped too
+            ray.get(self._controller.stop_asked.remote(), timeout=10)  # of a Ray that has ended there is no answer
             ray.get(self._controller.stop.remote(), timeout=150)
         with suppress(Exception):
             ray.kill(self._controller)

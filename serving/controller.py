@@ -7,6 +7,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -129,7 +130,8 @@ class Controller:
     def _connect(self) -> None:
         """To Serve, started here if need be, and to what it already runs; to the nodes' actors likewise."""
         serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"enable_access_log": False})
-        self._deployed = set(_states())
+        states = _states()
+        self._deployed = states.keys() - _leaving(states)
         for node in ray.nodes():  # type: ignore[no-untyped-call]
             if node["Alive"]:
                 self._nodes[node["NodeID"]] = self._node(node["NodeID"], node["NodeManagerHostname"])
@@ -155,8 +157,7 @@ class Controller:
             targets.append(serve.RunTarget(app, name=name_of(*key), route_prefix=None))
         if targets:
             serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-        leaving = {key for key, state in self._states.items() if state == "DELETING"}  # deployed anew once they are gone
-        self._deployed |= missing - leaving
+        self._deployed |= missing - _leaving(self._states)  # those are deployed anew once they are gone
 
     def _delete(self, unwanted: set[Key]) -> None:
         """Only once every worker has the table without them for a while."""
@@ -228,6 +229,10 @@ def _messages() -> dict[Key, str]:
         named = [line for line in lines if re.match(r"[\w.]*(Error|Corrupt|Failure|Exception|Refused)\b", line)]
         found[key] = (named or lines or ["Serve does not say why"])[-1][:500]
     return found
+
+
+def _leaving(states: Mapping[Key, str]) -> set[Key]:
+    return {key for key, state in states.items() if state == "DELETING"}
 
 
 def _routed(table: Table) -> set[Key]:

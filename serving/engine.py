@@ -24,6 +24,7 @@ from serving.frames import Frame, Kind, Layouts, Splitter
 from serving.manifest import Manifest
 from serving.protocol import DATATYPES, Array
 
+EARLY_S = 0.002  # uvloop's timers count milliseconds
 INLINE_S = 0.0005  # runs shorter than this stay in the loop
 
 
@@ -166,9 +167,11 @@ class Engine:
         started: float,
         timer: asyncio.TimerHandle | None,
     ) -> None:
-        self._due = math.inf
+        due, self._due = self._due, math.inf
         if timer is not None:
             timer.cancel()
+        if isinstance(attempt[0], GaugewayError) and time.monotonic() > due - EARLY_S:  # it was ended, it did not fail
+            attempt = DeadlineExceeded("the deadline passed during the run"), attempt[1]
         self._finish(group, attempt, started)
 
     def _next_group(self) -> list[Job]:

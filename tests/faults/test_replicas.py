@@ -44,10 +44,10 @@ def test_no_request_is_lost_or_mixed_up_when_replicas_are_killed_under_load(gate
 def test_without_retries_the_same_kill_fails_requests(tmp_path: Path) -> None:
     with running(tmp_path, {"steps": models.slow(1000)}, extra=TWO, retries=0) as up:
         until(lambda: len(_pids(up)) == 2, "two replicas")
-        with Load(up.url, "steps", clients=8).running() as load:
+        with Load(up.url, "steps").running() as load, storm(up.url, "steps", tmp_path) as counted:
             until(lambda: load.answered > 50, "load")
             _kill_one(up)
-    assert load.failed.keys() == {503} and load.wrong == []
+    assert counted.refused + sum(load.failed.values()) > 0 and load.wrong == []
 
 
 def test_without_any_replica_503_comes_at_once_and_the_model_comes_back_by_itself(gateway: Gateway) -> None:

@@ -60,7 +60,10 @@ def test_a_start_that_is_interrupted_leaves_nothing(tmp_path: Path, number: sign
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
         until(lambda: b"starting the controller" in log.read_bytes(), "Ray", 60)
-        os.killpg(process.pid, number)  # as a terminal does: Ray's processes get it too
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: Ray's processes get it too
+        else:
+            process.send_signal(number)
         assert process.wait(60) in (0, 130)
         until(lambda: processes.of_session(process.pid) == [], "the end of Ray", 20)
         left = [line for line in processes.naming(str(tmp_path / "data")) if "-m serving" in line or "-m monit" in line]
