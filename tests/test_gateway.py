@@ -57,7 +57,7 @@ class Site:
         """Install a table with these weights for all versions that were run, as a worker does."""
         keys = {key: model.version(key[1]) for key in self._manifests if key[0] == name}
         plan = Plan(keys, {name: dict(model.weights)}, {name: model})
-        new = table(plan, self._manifests, set(keys), self.plane.table, self.config)
+        new = table(plan, self._manifests, set(keys), self.plane.table)
         await self.links.prepare(new)
         self.plane.install(new)
         self.links.attach()

@@ -47,7 +47,7 @@ class Worker:
 
     def route(self) -> None:
         plan = Plan({("m", "1"): Model().version("1")}, {"m": {"1": 1.0}}, {"m": Model()})
-        self.write(msgspec.json.encode(table(plan, {("m", "1"): OF}, {("m", "1")}, Table(), self.config)))
+        self.write(msgspec.json.encode(table(plan, {("m", "1"): OF}, {("m", "1")}, Table())))
 
     def write(self, text: bytes) -> None:
         staged = self.config.run_dir / "table.new"
