@@ -24,8 +24,8 @@ NUMBERS = itertools.count(0.5)  # each once: an input that was there when two re
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """`steps`: two replicas, 3 ms a run; `long`: one, 1 s a run."""
-    served = {"steps": models.slow(1000), "long": models.slow(300_000)}
+    """`steps`: two replicas, 3 ms a run; `long`: one, half a second a run."""
+    served = {"steps": models.slow(1000), "long": models.slow(150_000)}
     with running(tmp_path_factory.mktemp("replicas"), served, extra=TWO) as up:
         until(lambda: len(_pids(up)) == 2, "two replicas")
         yield up
@@ -46,7 +46,9 @@ def test_without_retries_the_same_kill_fails_requests(tmp_path: Path) -> None:
         until(lambda: len(_pids(up)) == 2, "two replicas")
         with Load(up.url, "steps").running() as load, storm(up.url, "steps", tmp_path) as counted:
             until(lambda: load.answered > 50, "load")
-            _kill_one(up)
+            os.kill(_pids(up)[0], signal.SIGKILL)
+            answered = load.answered
+            until(lambda: load.answered > answered + 50, "answers of the other")
     assert counted.refused + sum(load.failed.values()) > 0 and load.wrong == []
 
 
@@ -82,7 +84,7 @@ def test_past_its_deadline_a_run_is_ended_and_the_replica_is_free(gateway: Gatew
     again = _ask(gateway, "long", 20.0)
     assert again.status_code == 200 and again.json()["outputs"][0]["shape"] == [1, 1]
     waited_ms = float(again.headers["server-timing"].split("queue;dur=")[1].split(",")[0])
-    assert waited_ms < 500
+    assert waited_ms < 200
 
 
 def _pids(gateway: Gateway) -> list[int]:
