@@ -43,7 +43,7 @@ def route(config: Config, model: str, weights: dict[str, float], why: str, timeo
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         found = _call("GET", f"{admin}/admin/v1/status")
-        now = found["models"][model]["weights"]
+        now = found["models"].get(model, {}).get("weights", {})  # one just published is not planned yet
         workers = [w for w in found["workers"] if w["name"].startswith("worker")]
         in_effect = workers and all(w.get("generation") == found["generation"] for w in workers)
         if _same(now, weights) and in_effect:
@@ -71,7 +71,7 @@ def label(config: Config, model: str, text: str, progress: Callable[[int, int], 
 
 def _label_lines(text: str) -> list[str]:
     if not text.lstrip().startswith("["):
-        return [line for line in text.splitlines() if line.strip()]
+        return [line for line in text.split("\n") if line.strip()]  # splitlines splits within strings, too
     try:
         return [json.dumps(one) for one in json.loads(text)]
     except json.JSONDecodeError as error:
@@ -118,7 +118,7 @@ def _call(method: str, url: str, body: bytes | None = None, content_type: str = 
 def _named(error: urllib.error.HTTPError) -> GaugewayError:
     try:
         return GaugewayError(json.load(error)["error"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError):  # not of this program
         return GaugewayError(f"{error.url} answered {error.code}")
 
 
