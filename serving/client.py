@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from serving import listeners
 from serving.config import Config
 from serving.discovery import alive
 from serving.errors import BadRequest, GaugewayError, NotReady
@@ -107,7 +108,7 @@ def _running(config: Config) -> dict[str, Any]:
 def _call(method: str, url: str, body: bytes | None = None, content_type: str = "application/json") -> Any:
     request = urllib.request.Request(url, body, {"content-type": content_type}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with listeners.ask(request, 60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         raise _named(error) from None

@@ -3,12 +3,12 @@
 import json
 import logging
 import threading
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from serving import listeners
 from serving.children import Child
 from serving.config import Config, restore
 from serving.discovery import announced, prepare, withdraw_dead
@@ -58,7 +58,7 @@ class Node:
             return {"state": "off", "models": {}}
         metrics = self._config.metrics
         try:
-            with urllib.request.urlopen(f"http://{metrics.host}:{metrics.node_port}/verdicts", timeout=2) as answer:
+            with listeners.ask(listeners.url(metrics.host, metrics.node_port) + "/verdicts", 2) as answer:
                 return {"state": "ok", **json.load(answer)}
         except (OSError, ValueError) as error:
             return {"state": "stale", "models": {}, "reason": str(error)}

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 import msgspec
 
+from serving import listeners
 from serving.children import sweep
 from serving.config import Config
 from serving.discovery import prepare
@@ -42,19 +42,19 @@ class Running:
 
     @property
     def gateway_url(self) -> str:
-        return _url(self.config.gateway.host, self.config.gateway.port)
+        return listeners.url(self.config.gateway.host, self.config.gateway.port)
 
     @property
     def admin_url(self) -> str:
-        return _url(self.config.admin.host, self.config.admin.port)
+        return listeners.url(self.config.admin.host, self.config.admin.port)
 
     @property
     def metrics_url(self) -> str:
-        return _url(self.config.metrics.host, self.config.metrics.node_port) + "/metrics"
+        return listeners.url(self.config.metrics.host, self.config.metrics.node_port) + "/metrics"
 
     @property
     def verdicts_url(self) -> str:
-        return _url(self.config.metrics.host, self.config.metrics.node_port) + "/verdicts"
+        return listeners.url(self.config.metrics.host, self.config.metrics.node_port) + "/verdicts"
 
     def stop_asked(self) -> bool:
         """Whether `gaugeway down` was called."""
@@ -199,9 +199,9 @@ def _wait(running: Running, progress: Progress, until: float, unwanted: Callable
 def _gateway_waits(running: Running, broken: list[str]) -> str:
     """What the gateway's workers still lack: the table, or links to replicas. Raises NotReady when none can come."""
     try:
-        with urllib.request.urlopen(f"{running.gateway_url}/v2/health/ready", timeout=2):
+        with listeners.ask(f"{running.gateway_url}/v2/health/ready", 2):
             pass
-        with urllib.request.urlopen(f"{running.gateway_url}/v2/models", timeout=2) as response:
+        with listeners.ask(f"{running.gateway_url}/v2/models", 2) as response:
             models = json.load(response)["models"]
         ready = [_answers(f"{running.gateway_url}/v2/models/{model}/ready") for model in models]
     except OSError:
@@ -213,7 +213,7 @@ def _gateway_waits(running: Running, broken: list[str]) -> str:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with listeners.ask(url, 2):
             return True
     except OSError:
         return False
@@ -226,14 +226,10 @@ def _monitors_wait(running: Running) -> str:
 def _remember(config: Config) -> None:
     """For `gaugeway status`, `down`, `route`, `label`: where this gateway listens."""
     urls = {
-        "gateway": _url(config.gateway.host, config.gateway.port),
-        "admin": _url(config.admin.host, config.admin.port),
-        "metrics": _url(config.metrics.host, config.metrics.node_port),
+        "gateway": listeners.url(config.gateway.host, config.gateway.port),
+        "admin": listeners.url(config.admin.host, config.admin.port),
+        "metrics": listeners.url(config.metrics.host, config.metrics.node_port),
     }
     staged = config.run_dir / "up.new"  # whoever reads it finds all of it or nothing
     staged.write_text(json.dumps({"pid": os.getpid(), **urls}))
     staged.rename(config.run_dir / "up.json")
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

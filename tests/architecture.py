@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("monitors.sidecar",),
     ("serving.publishing",),
     # how bytes reach a replica
-    ("serving.channel", "serving.discovery", "serving.labelling"),
+    ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
     ("serving.dataplane",),
