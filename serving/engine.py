@@ -25,7 +25,9 @@ from serving.manifest import Manifest
 from serving.protocol import DATATYPES, Array
 
 EARLY_S = 0.002  # uvloop's timers count milliseconds
-INLINE_S = 0.0005  # runs shorter than this stay in the loop
+INLINE_S = 0.0005  # a model whose best recent run is shorter runs in the loop,
+LONG_S = 0.02  # unless one of them took this long: it would keep the loop from its connections
+RECENT = 8  # runs; the best of them, since in a thread a run also waits for Python's lock
 
 
 class Model(Protocol):
@@ -68,7 +70,7 @@ class Engine:
         self._jobs: deque[Job] = deque()
         self._waiting_rows = self._running_rows = 0
         self._due = math.inf  # when the run in the thread should have ended
-        self._run_s = expected_s  # exponentially weighted mean of a run
+        self._recent_s = deque([expected_s] * RECENT, RECENT)
         self._scheduled = self._draining = False
         self.connections: set[_Connection] = set()
         self.layouts = Layouts()
@@ -146,7 +148,7 @@ class Engine:
             return
         self._running_rows = sum(job.rows for job in group) or 1
         started = time.monotonic()  # uvloop's own clock counts milliseconds
-        if self._run_s < INLINE_S:
+        if min(self._recent_s) < INLINE_S and max(self._recent_s) < LONG_S:
             self._finish(group, self._attempt(group), started)
         else:
             run = self._loop.run_in_executor(self._thread, self._attempt, group)
@@ -217,7 +219,7 @@ class Engine:
     def _finish(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
         outputs, infer_s = attempt
         self.busy_s += infer_s
-        self._run_s += 0.1 * (infer_s - self._run_s)
+        self._recent_s.append(infer_s)
         self._running_rows = 0
         if not isinstance(outputs, GaugewayError):
             self._answer(group, outputs, infer_s, started)
