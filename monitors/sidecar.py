@@ -9,6 +9,7 @@ import fcntl
 import gc
 import logging
 import math
+import os
 import queue
 import signal
 import time
@@ -209,6 +210,7 @@ def main() -> None:
     parser.add_argument("--node", default="local", help="name of this node among those of the cluster")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.nice(5)  # serving comes first: a backlog waits in the rings
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # records come in thousands of small objects and make no cycles
     config = restore(arguments.config.read_bytes())

@@ -26,6 +26,7 @@ Progress = Callable[[str], None]
 _RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
     "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # Ray would run replicas, and what nodes start, at a priority below all else
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
