@@ -170,7 +170,8 @@ def _drifted(name: str, found: Mapping[str, DriftFound]) -> str:
 def _harmed(name: str, risk: RiskFound) -> str:
     if risk.mean is None:
         return f"Harm, version {name}: not known, no label was joined."
-    harm = "no" if risk.first_alarm is None else f"YES, {_alarmed(risk.alarm, risk.first_alarm)}"
+    above = "not shown, though the score is above what is allowed" if risk.mean > risk.bound else "no"
+    harm = above if risk.first_alarm is None else f"YES, {_alarmed(risk.alarm, risk.first_alarm)}"
     score = f"Brier score {risk.mean:.4f} over {risk.n:,} labels, allowed {risk.bound:.4f}"
     return f"Harm, version {name}: {harm}; {score}."
 
