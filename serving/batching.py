@@ -222,7 +222,7 @@ class Batcher:
         """The less loaded of two random ones among those that have less than `bound` batches."""
         ready = (link for link in self.links if link.state == "ready" and link.inflight < bound)
         free = [link for link in ready if link not in self._reserved] if self._reserved else list(ready)
-        if len(free) > 2:
+        if len(free) > 1:  # two of two: in random order, so that equals share the work
             free = self._rng.sample(free, 2)
         return min(free, key=lambda link: (link.inflight, link.load), default=None)
 
