@@ -62,7 +62,7 @@ def label(config: Config, model: str, text: str, progress: Callable[[int, int], 
     url = f"{_running(config)['gateway']}/v1/models/{model}/labels"
     for start in range(0, len(lines), _CHUNK_LABELS):
         chunk = "\n".join(lines[start : start + _CHUNK_LABELS]).encode()
-        counts = _call("POST", url, chunk, "application/x-ndjson")
+        counts = _call("POST", url, chunk, "application/x-ndjson", config.gateway.tls.certificate)
         for key in ("joined", "parked", "unknown"):
             total[key] += counts[key]
         total["refused"] += [{**r, "index": r["index"] + start} for r in counts["refused"]]
@@ -105,10 +105,12 @@ def _running(config: Config) -> dict[str, Any]:
     return found
 
 
-def _call(method: str, url: str, body: bytes | None = None, content_type: str = "application/json") -> Any:
+def _call(
+    method: str, url: str, body: bytes | None = None, content_type: str = "application/json", certificate: str = ""
+) -> Any:
     request = urllib.request.Request(url, body, {"content-type": content_type}, method=method)
     try:
-        with listeners.ask(request, 60) as response:
+        with listeners.ask(request, 60, certificate) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         raise _named(error) from None

@@ -33,6 +33,20 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
+class Tls(_Section, frozen=True):
+    """PEM files of the data plane, read again when they change. Empty: plain HTTP."""
+
+    certificate: str = ""  # followed by its chain
+    key: str = ""  # not encrypted
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("`certificate` and `key` need each other")
+        for name in ("certificate", "key"):
+            if path := getattr(self, name):  # the workers' folder may be another one
+                msgspec.structs.force_setattr(self, name, os.path.abspath(path))
+
+
 class Gateway(_Section, frozen=True):
     """The data plane: where it listens, how much it accepts."""
 
@@ -46,6 +60,7 @@ class Gateway(_Section, frozen=True):
     max_inflight_requests: Positive = 4096  # per worker; more is 503
     retries: Annotated[int, Meta(ge=0, le=3)] = 1  # of a request whose replica died under it
     strict_readiness: bool = False  # server ready only when every model is
+    tls: Tls = field(default_factory=Tls)
 
 
 class Admin(_Section, frozen=True):

@@ -3,17 +3,34 @@
 import urllib.request
 from typing import Any
 
+from serving import tls
+from serving.config import Gateway
+
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def url(host: str, port: int) -> str:
+def url(host: str, port: int, scheme: str = "http") -> str:
     """
     >>> url("127.0.0.1", 8080), url("::1", 8080)
     ('http://127.0.0.1:8080', 'http://[::1]:8080')
     """
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def ask(request: str | urllib.request.Request, timeout_s: float) -> Any:
-    """The open response, to be read and closed. Raises OSError, of which HTTPError is one."""
-    return _direct.open(request, timeout=timeout_s)
+def data_plane(gateway: Gateway) -> str:
+    return url(gateway.host, gateway.port, "https" if gateway.tls.certificate else "http")
+
+
+def ask(request: str | urllib.request.Request, timeout_s: float, certificate: str = "") -> Any:
+    """The open response, to be read and closed; over TLS only of the one whose `certificate` this is.
+
+    Raises OSError, of which HTTPError is one.
+    """
+    return _opener(certificate).open(request, timeout=timeout_s)
+
+
+def _opener(certificate: str) -> urllib.request.OpenerDirector:
+    if not certificate:
+        return _direct
+    trusting = urllib.request.HTTPSHandler(context=tls.pinned(certificate))
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), trusting)

@@ -20,6 +20,7 @@ from serving.config import Config
 from serving.discovery import prepare
 from serving.errors import ConfigError, Conflict, NotReady
 from serving.repository import Repository
+from serving.tls import server_context
 
 Progress = Callable[[str], None]
 
@@ -43,7 +44,7 @@ class Running:
 
     @property
     def gateway_url(self) -> str:
-        return listeners.url(self.config.gateway.host, self.config.gateway.port)
+        return listeners.data_plane(self.config.gateway)
 
     @property
     def admin_url(self) -> str:
@@ -79,6 +80,7 @@ def start(
     `unwanted` is asked while this waits: when it says so, KeyboardInterrupt ends the start.
     """
     _check_exposure(config)
+    server_context(config.gateway.tls)  # a worker would say it in its log only
     running = Running(config, _lock(config), None)
     try:
         _clean(config)
@@ -199,12 +201,13 @@ def _wait(running: Running, progress: Progress, until: float, unwanted: Callable
 
 def _gateway_waits(running: Running, broken: list[str]) -> str:
     """What the gateway's workers still lack: the table, or links to replicas. Raises NotReady when none can come."""
+    certificate = running.config.gateway.tls.certificate
     try:
-        with listeners.ask(f"{running.gateway_url}/v2/health/ready", 2):
+        with listeners.ask(f"{running.gateway_url}/v2/health/ready", 2, certificate):
             pass
-        with listeners.ask(f"{running.gateway_url}/v2/models", 2) as response:
+        with listeners.ask(f"{running.gateway_url}/v2/models", 2, certificate) as response:
             models = json.load(response)["models"]
-        ready = [_answers(f"{running.gateway_url}/v2/models/{model}/ready") for model in models]
+        ready = [_answers(f"{running.gateway_url}/v2/models/{model}/ready", certificate) for model in models]
     except OSError:
         return "the gateway"
     if broken and not any(ready):
@@ -212,9 +215,9 @@ def _gateway_waits(running: Running, broken: list[str]) -> str:
     return "" if broken or all(ready) else "the gateway"
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, certificate: str = "") -> bool:
     try:
-        with listeners.ask(url, 2):
+        with listeners.ask(url, 2, certificate):
             return True
     except OSError:
         return False
@@ -227,7 +230,7 @@ def _monitors_wait(running: Running) -> str:
 def _remember(config: Config) -> None:
     """For `gaugeway status`, `down`, `route`, `label`: where this gateway listens."""
     urls = {
-        "gateway": listeners.url(config.gateway.host, config.gateway.port),
+        "gateway": listeners.data_plane(config.gateway),
         "admin": listeners.url(config.admin.host, config.admin.port),
         "metrics": listeners.url(config.metrics.host, config.metrics.node_port),
     }

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("monitors.listener",),
     ("monitors.sidecar",),
     ("serving.publishing",),
+    ("serving.tls",),
     # how bytes reach a replica
     ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),

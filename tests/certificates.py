@@ -1,0 +1,41 @@
+"""Certificates for tests: self-signed, for loopback, valid for an hour."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from serving.config import Tls
+
+
+def write(folder: Path, name: str = "gateway", password: bytes = b"") -> Tls:
+    """A new pair as `certificate.pem` and `key.pem` of the folder, each replaced at once."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    certificate = _signed(key, name).public_bytes(serialization.Encoding.PEM)
+    for file, content in (("key.pem", pem), ("certificate.pem", certificate)):
+        (folder / f"{file}.new").write_bytes(content)
+        (folder / f"{file}.new").rename(folder / file)
+    return Tls(certificate=str(folder / "certificate.pem"), key=str(folder / "key.pem"))
+
+
+def _signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    hosts = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    unsigned = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(hosts, critical=False)
+    )
+    return unsigned.sign(key, hashes.SHA256())
