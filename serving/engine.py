@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from serving.protocol import DATATYPES, Array
 EARLY_S = 0.002  # uvloop's timers count milliseconds
 INLINE_S = 0.0005  # a model whose best recent run is shorter runs in the loop,
 LONG_S = 0.02  # unless one of them took this long: it would keep the loop from its connections
+_INFER = int(Kind.INFER)  # an enum's member is compared slowly
 RECENT = 8  # runs; the best of them, since in a thread a run also waits for Python's lock
 
 
@@ -35,13 +36,35 @@ class Model(Protocol):
     def interrupt(self) -> None: ...
 
 
+class Pace:
+    """Whether the next run is short enough for the loop, by the last `RECENT` runs.
+
+    >>> pace = Pace(1.0)
+    >>> for run_s in [0.0001] * RECENT:
+    ...     pace.took(run_s)
+    >>> pace.inline
+    True
+    """
+
+    def __init__(self, expected_s: float) -> None:
+        self._since_short = self._since_long = RECENT
+        self.took(expected_s)
+
+    @property
+    def inline(self) -> bool:
+        return self._since_short < RECENT <= self._since_long
+
+    def took(self, run_s: float) -> None:
+        self._since_short = 0 if run_s < INLINE_S else self._since_short + 1
+        self._since_long = 0 if run_s >= LONG_S else self._since_long + 1
+
+
 @dataclass(slots=True)
 class Job:
     """One INFER frame that waits for its run."""
 
     owner: "_Connection"
     id: int
-    meta: bytes
     rows: int
     key: object  # jobs of one key may share a run
     inputs: list[Array]
@@ -64,13 +87,14 @@ class Engine:
     ) -> None:
         self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica)
         self._manifest, self._model = manifest, model
+        self._independent = manifest.rows_independent
         self._names = [spec.name for spec in manifest.signature.inputs]
         self._outputs = [(s.name, s.datatype, DATATYPES[s.datatype]) for s in manifest.signature.outputs]
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows
         self._jobs: deque[Job] = deque()
         self._waiting_rows = self._running_rows = 0
         self._due = math.inf  # when the run in the thread should have ended
-        self._recent_s = deque([expected_s] * RECENT, RECENT)
+        self._pace = Pace(expected_s)
         self._scheduled = self._draining = False
         self.connections: set[_Connection] = set()
         self.layouts = Layouts()
@@ -127,7 +151,6 @@ class Engine:
             return
         self._jobs.append(job)
         self._waiting_rows += job.rows
-        self.wake()
 
     def cancel(self, owner: "_Connection", id: int | None = None) -> None:
         """Take back jobs of a connection that have not started: one, or all of them."""
@@ -137,18 +160,26 @@ class Engine:
             self._waiting_rows = sum(job.rows for job in kept)
 
     def wake(self) -> None:
-        """Start a run soon: after this turn of the loop, so that what came together runs together."""
+        """After a read. What the only gateway had to say is all there is; of several, others may speak in this turn."""
+        if self._jobs and not self._running_rows:
+            if len(self.connections) == 1:
+                self._start()
+            else:
+                self._soon()
+
+    def _soon(self) -> None:
+        """Start a run after this turn of the loop, so that what came together runs together."""
         if self._jobs and not self._running_rows and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._start)
 
     def _start(self) -> None:
         self._scheduled = False
-        if not (group := self._next_group()):
-            return
-        self._running_rows = sum(job.rows for job in group) or 1
         started = time.monotonic()  # uvloop's own clock counts milliseconds
-        if min(self._recent_s) < INLINE_S and max(self._recent_s) < LONG_S:
+        if self._running_rows or not (group := self._next_group(started)):
+            return
+        self._running_rows = sum([job.rows for job in group]) or 1
+        if self._pace.inline:
             self._finish(group, self._attempt(group), started)
         else:
             run = self._loop.run_in_executor(self._thread, self._attempt, group)
@@ -176,10 +207,10 @@ class Engine:
             attempt = DeadlineExceeded("the deadline passed during the run"), attempt[1]
         self._finish(group, attempt, started)
 
-    def _next_group(self) -> list[Job]:
+    def _next_group(self, now: float) -> list[Job]:
         """The oldest jobs of one key that fit into a run; what is past its deadline is answered, not run."""
         group: list[Job] = []
-        rows, now = 0, time.monotonic()
+        rows = 0
         while self._jobs:
             job = self._jobs[0]
             if group and (job.key is None or job.key != group[0].key or rows + job.rows > self._max_batch_rows):
@@ -199,7 +230,7 @@ class Engine:
         try:
             joined = group[0].inputs if len(group) == 1 else _join([job.inputs for job in group])
             outputs = self._model.run(dict(zip(self._names, joined, strict=True)))
-            self._check(outputs, sum(job.rows for job in group))
+            self._check(outputs, sum([job.rows for job in group]))
         except GaugewayError as error:
             return error, time.perf_counter() - start
         except Exception as error:  # an edge: whatever a model raises must not stop the replica
@@ -213,13 +244,13 @@ class Engine:
         for (name, datatype, dtype), output in zip(self._outputs, outputs, strict=True):
             if output.dtype != dtype or (datatype == "BYTES" and not all(type(e) is bytes for e in output.flat)):
                 raise ModelFailure(f"output {name!r} has elements of {output.dtype}, it declares {datatype}")
-            if self._manifest.rows_independent and (not output.shape or output.shape[0] != rows):
+            if self._independent and (not output.shape or output.shape[0] != rows):
                 raise ModelFailure(f"output {name!r} has shape {list(output.shape)} for {rows} rows")
 
     def _finish(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
         outputs, infer_s = attempt
         self.busy_s += infer_s
-        self._recent_s.append(infer_s)
+        self._pace.took(infer_s)
         self._running_rows = 0
         if not isinstance(outputs, GaugewayError):
             self._answer(group, outputs, infer_s, started)
@@ -230,7 +261,7 @@ class Engine:
                 job.key = None
                 self._jobs.appendleft(job)
                 self._waiting_rows += job.rows
-        self.wake()
+        self._soon()
 
     def _answer(self, group: list[Job], outputs: list[Array], infer_s: float, started: float) -> None:
         at = 0
@@ -243,21 +274,17 @@ class Engine:
         """The buffers of a RESULT frame."""
         specs = self._manifest.signature.outputs
         buffers = [frames.to_bytes(s.datatype, o) for s, o in zip(specs, outputs, strict=True)]
-        sizes = tuple(map(len, buffers))
-        layout = self.layouts.encode(specs, tuple(o.shape for o in outputs), sizes)
-        meta = frames.pack_timing(queue_s, infer_s, self._waiting_rows) + layout
-        return [frames.head(Kind.RESULT, id, len(meta), sum(sizes)), meta, *buffers]
+        sizes = tuple([len(buffer) for buffer in buffers])
+        layout = self.layouts.encode(specs, tuple([o.shape for o in outputs]), sizes)
+        return [frames.result(id, layout, sum(sizes), queue_s, infer_s, self._waiting_rows), *buffers]
 
-    def job(self, owner: "_Connection", frame: Frame) -> Job:
+    def job(self, owner: "_Connection", frame: Frame, now: float) -> Job:
         layout = self.layouts.decode(frame.meta)
-        shapes = tuple((datatype, shape[1:]) for _, datatype, shape, _ in layout.tensors)
-        now = time.monotonic()
         return Job(
             owner,
             frame.id,
-            frame.meta,
             layout.rows,
-            shapes if self._manifest.rows_independent else None,
+            layout.key if self._independent else None,
             frames.from_bytes(layout, frame.body),
             now,
             now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0,
@@ -271,24 +298,30 @@ class _Connection(asyncio.Protocol):
         self._engine = engine
         self._splitter = Splitter()
         self._transport: asyncio.Transport | None = None
-        self._take: dict[int, Callable[[Frame], None]] = {
-            Kind.INFER: lambda frame: engine.submit(engine.job(self, frame)),
-            Kind.PING: lambda frame: self.write(frames.head(Kind.PONG, frame.id)),
-            Kind.CANCEL: lambda frame: engine.cancel(self, frame.id),
-            Kind.HELLO: lambda frame: engine.greet(self),
-        }
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._engine.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
+        now = time.monotonic()
         try:
             for frame in self._splitter.feed(data):
-                if frame.kind in self._take:
-                    self._take[frame.kind](frame)
+                if frame.kind == _INFER:
+                    self._engine.submit(self._engine.job(self, frame, now))
+                else:
+                    self._obey(frame)
         except ChannelError:
             self.close()
+        self._engine.wake()
+
+    def _obey(self, frame: Frame) -> None:
+        if frame.kind == Kind.PING:
+            self.write(frames.head(Kind.PONG, frame.id))
+        elif frame.kind == Kind.CANCEL:
+            self._engine.cancel(self, frame.id)
+        elif frame.kind == Kind.HELLO:
+            self._engine.greet(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

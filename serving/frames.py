@@ -6,8 +6,8 @@ outermost dimension, so the tensors of several requests are joined by joining th
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from math import prod
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +22,9 @@ MAX_META_BYTES, MAX_BODY_BYTES = 2**20, 2**31
 _HEAD = struct.Struct("<2sBBB3xQQI4xQ")
 _MAGIC = b"GW"
 _SMALL = 1 << 14
+_OBJECTS = DATATYPES["BYTES"]
 _TIMING = struct.Struct("<QQQ")  # at the start of a RESULT's meta: queue µs, inference µs, rows waiting
+_RESULT = struct.Struct(_HEAD.format + _TIMING.format[1:])  # both at once
 
 T = TypeVar("T")
 
@@ -38,8 +40,7 @@ class Kind(IntEnum):
     PONG = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, gc=False):
     kind: int
     priority: int
     id: int
@@ -100,14 +101,30 @@ class Splitter:
         return frames, at
 
 
-class Layout(msgspec.Struct, frozen=True, array_like=True):
-    """Name, datatype, shape and bytes of each tensor of a frame."""
+Tensors = tuple[tuple[str, str, tuple[int, ...], int], ...]  # name, datatype, shape and bytes of each
 
-    tensors: tuple[tuple[str, str, tuple[int, ...], int], ...]
 
-    @property
-    def rows(self) -> int:
-        return self.tensors[0][2][0] if self.tensors and self.tensors[0][2] else 1
+class Layout:
+    """What a frame says of its tensors, checked and made ready once for all frames that say the same.
+
+    `key` is equal for frames whose rows may be joined. Raises ChannelError when shapes and bytes do not fit.
+    """
+
+    __slots__ = ("key", "parts", "rows", "size_bytes")
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.rows = tensors[0][2][0] if tensors and tensors[0][2] else 1
+        self.key = tuple((datatype, shape[1:]) for _, datatype, shape, _ in tensors)
+        self.parts: list[tuple[np.dtype[Any], tuple[int, ...], int, int]] = []  # datatype, shape, first byte, bytes
+        self.size_bytes = 0
+        for _, datatype, shape, size in tensors:
+            dtype = DATATYPES.get(datatype)
+            if dtype is None or min(shape, default=0) < 0 or size < 0:
+                raise ChannelError(f"a frame's layout has a tensor of {datatype!r}, shape {list(shape)}, {size} bytes")
+            if dtype is not _OBJECTS and prod(shape) * dtype.itemsize != size:
+                raise ChannelError(f"a frame's layout gives {size} bytes to {datatype} of shape {list(shape)}")
+            self.parts.append((dtype, shape, self.size_bytes, size))
+            self.size_bytes += size
 
 
 class Layouts:
@@ -122,13 +139,14 @@ class Layouts:
         key = (shapes, sizes)
         if (known := self._encoded.get(key)) is None:
             tensors = tuple((s.name, s.datatype, shape, n) for s, shape, n in zip(specs, shapes, sizes, strict=True))
-            known = msgspec.msgpack.encode(Layout(tensors))
+            known = msgspec.msgpack.encode([tensors])
             _remember(self._encoded, key, known, self._bound)
         return known
 
     def decode(self, meta: bytes) -> Layout:
         if (known := self._decoded.get(meta)) is None:
-            known = read(meta, Layout)
+            (tensors,) = read(meta, tuple[Tensors])
+            known = Layout(tensors)
             _remember(self._decoded, meta, known, self._bound)
         return known
 
@@ -144,7 +162,7 @@ def read(meta: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(meta, type=kind)
     except msgspec.DecodeError as error:
-        raise ChannelError(f"a frame's {kind.__name__.lower()} cannot be read: {error}") from None
+        raise ChannelError(f"a frame's meta cannot be read: {error}") from None
 
 
 def to_bytes(datatype: str, array: Array) -> memoryview | bytes:
@@ -161,22 +179,18 @@ def from_bytes(layout: Layout, body: memoryview) -> list[Array]:
 
     Raises ChannelError when the body is not what the layout says.
     """
-    arrays: list[Array] = []
-    at = 0
+    if len(body) != layout.size_bytes:
+        raise ChannelError(f"a frame has {len(body)} bytes of tensors, its layout {layout.size_bytes}")
     try:
-        for _, datatype, shape, size in layout.tensors:
-            arrays.append(_array(datatype, shape, body[at : at + size]))
-            at += size
-    except (KeyError, ValueError) as error:
+        return [
+            np.ndarray(shape, dtype, body, at) if dtype is not _OBJECTS else _texts(shape, body[at : at + size])
+            for dtype, shape, at, size in layout.parts
+        ]
+    except (OverflowError, ValueError) as error:
         raise ChannelError(f"a frame's tensors do not fit its layout: {error}") from None
-    if at != len(body):
-        raise ChannelError(f"a frame has {len(body)} bytes of tensors, its layout {at}")
-    return arrays
 
 
-def _array(datatype: str, shape: tuple[int, ...], data: memoryview) -> Array:
-    if datatype != "BYTES":
-        return np.frombuffer(data, DATATYPES[datatype]).reshape(shape)
+def _texts(shape: tuple[int, ...], data: memoryview) -> Array:
     elements, at = [], 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "little")
@@ -187,8 +201,12 @@ def _array(datatype: str, shape: tuple[int, ...], data: memoryview) -> Array:
     return array.reshape(shape)
 
 
-def pack_timing(queue_s: float, infer_s: float, waiting_rows: int) -> bytes:
-    return _TIMING.pack(int(queue_s * 1e6), int(infer_s * 1e6), waiting_rows)
+def result(id: int, layout: bytes, body: int, queue_s: float, infer_s: float, waiting_rows: int) -> bytes:
+    """A RESULT frame up to its `body` bytes of tensors."""
+    meta = _TIMING.size + len(layout)
+    return _RESULT.pack(
+        _MAGIC, VERSION, Kind.RESULT, 0, id, 0, meta, body, int(queue_s * 1e6), int(infer_s * 1e6), waiting_rows
+    ) + layout  # fmt: skip
 
 
 def unpack_timing(meta: bytes) -> tuple[float, float, int, bytes]:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving import frames
 from serving.channel import Call, Link, Outcome, Result, connect
-from serving.engine import Engine
+from serving.engine import INLINE_S, LONG_S, RECENT, Engine, Pace
 from serving.errors import DeadlineExceeded, GaugewayError, ModelFailure, Overloaded
 from serving.frames import Kind, Layouts
 from serving.protocol import Array, TensorSpec
@@ -65,6 +67,33 @@ def test_what_comes_together_runs_together_up_to_the_bound(tmp_path: Path) -> No
 
     asyncio.run(main())
     assert [len(call) for call in model.calls] == [6, 4]
+
+
+@given(st.floats(0, 0.1), st.lists(st.sampled_from([0.0, INLINE_S, LONG_S]), max_size=3 * RECENT))
+def test_runs_go_to_a_thread_by_the_recent_ones(expected_s: float, runs: list[float]) -> None:
+    """As said: in the loop when the best of the recent is short and none was long."""
+    pace = Pace(expected_s)
+    for run_s in runs:
+        pace.took(run_s)
+    recent = ([expected_s] * RECENT + runs)[-RECENT:]
+    assert pace.inline == (min(recent) < INLINE_S and max(recent) < LONG_S)
+
+
+def test_two_gateways_that_speak_in_one_turn_share_a_short_run(tmp_path: Path) -> None:
+    model = Function(lambda x: -x)
+
+    async def main() -> None:
+        async with listening(Engine(manifest(), model), tmp_path / "s") as engine:
+            one, two = Asked(await linked(tmp_path / "s")), Asked(await linked(tmp_path / "s"))
+            await until(lambda: len(engine.connections) == 2)
+            one.send(column(1))
+            two.send(column(2))
+            await one.all()
+            await two.all()
+            assert one.values(0) + two.values(0) == [-1, -2]
+
+    asyncio.run(main())
+    assert [len(call) for call in model.calls] == [2]
 
 
 def test_two_gateways_share_a_run_and_get_their_own_rows(tmp_path: Path) -> None:

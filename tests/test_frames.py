@@ -115,6 +115,9 @@ def test_parts_of_requests_join_to_one_tensor() -> None:
         ((("x", "FP32", (1, 1), 4),), b"12345678"),  # left over
         ((("x", "FP32", (3,), 4),), b"1234"),  # a shape of another size
         ((("x", "FP33", (1,), 4),), b"1234"),  # no datatype
+        ((("x", "FP32", (-1, -1), 4),), b"1234"),  # no shape
+        ((("x", "FP32", (0, 2**70), 0),), b""),  # no array
+        ((("x", "FP32", (1,), -4),), b"1234"),  # no size
         ((("x", "BYTES", (2,), 5),), b"\1\0\0\0a"),  # fewer elements
     ],
 )
@@ -127,7 +130,7 @@ def test_documents() -> None:
     (frame,) = Splitter().feed(frames.document(Kind.HELLO, [1], 9))
     assert (frame.kind, frame.id, msgspec.msgpack.decode(frame.meta)) == (Kind.HELLO, 9, [1])
     for bad in (b"", b"\xc1", msgspec.msgpack.encode("text")):
-        with pytest.raises(ChannelError, match="layout cannot be read"):
+        with pytest.raises(ChannelError, match="meta cannot be read"):
             Layouts().decode(bad)
 
 
@@ -140,6 +143,8 @@ def test_layouts_are_remembered_within_a_bound() -> None:
 
 
 def test_timing() -> None:
-    assert frames.unpack_timing(frames.pack_timing(0.25, 1.5, 7) + b"rest") == (0.25, 1.5, 7, b"rest")
+    (frame,) = Splitter().feed(frames.result(3, b"rest", 4, 0.25, 1.5, 7) + b"body")
+    assert (frame.kind, frame.id, bytes(frame.body)) == (Kind.RESULT, 3, b"body")
+    assert frames.unpack_timing(frame.meta) == (0.25, 1.5, 7, b"rest")
     with pytest.raises(ChannelError):
         frames.unpack_timing(b"short")
