@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Protocol
 
 from serving import frames
 from serving.channel import Call, Link, Outcome, Result
+from serving.deadlines import Deadlines
 from serving.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -31,28 +33,7 @@ from serving.protocol import Array
 ABANDONED = 499  # the status of a request that nobody waits for any more: its client left, or another part failed
 MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
 POISON_DEATHS, POISON_S = 2, 600.0
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """Rows of one request that wait for their answer; the future travels with them."""
-
-    inputs: list[Array]  # in the order of the signature
-    rows: int
-    deadline: float  # on the loop's clock
-    future: "asyncio.Future[Answer]"
-    id: str = ""
-    first_row: int = 0
-    reason: str = "weight"
-    propensity: float = 1.0
-    key_hash: int = 0
-    arrival_time: float = 0.0  # seconds since 1970
-    event_time: float = 0.0
-    key: object = None  # items of one key may share a batch; None: alone
-    submitted: float = 0.0
-    attempts: int = 0
-    queued: bool = False
-    timer: asyncio.TimerHandle | None = None
+ABANDONED_ERROR = GaugewayError("nobody waits for it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +45,43 @@ class Answer:
     infer_s: float
 
 
+class Promise(Protocol):
+    """Who waits for an answer: an `asyncio.Future[Answer]`, or what needs no turn of the loop to go on."""
+
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def set_result(self, result: Answer, /) -> None: ...
+    def set_exception(self, exception: GaugewayError, /) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """Rows of one request that wait for their answer; the promise of it travels with them."""
+
+    inputs: list[Array]  # in the order of the signature
+    rows: int
+    deadline: float  # on the clock of time.monotonic
+    promise: Promise
+    id: str = ""
+    first_row: int = 0
+    reason: str = "weight"
+    propensity: float = 1.0
+    key_hash: int = 0
+    arrival_time: float = 0.0  # seconds since 1970
+    event_time: float = 0.0
+    key: object = None  # items of one key may share a batch; None: alone
+    submitted: float = 0.0
+    attempts: int = 0
+    queued: bool = False
+    batch: "Batch | None" = None  # under way
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     items: list[Item]
     sent: float
+    link: Link
+    call: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +155,7 @@ class Batcher:
         self.queued_rows = 0
         self._scheduled = False
         self._layouts = Layouts()
+        self._deadlines = Deadlines(self._expire)
         self._budget = RetryBudget()
         self._reserved: set[Link] = set()  # one suspect request is on it, and nothing else
         self._deaths: dict[bytes, Death] = {}  # inputs that were in flight when a replica died
@@ -181,8 +196,15 @@ class Batcher:
         now = time.monotonic()
         for item in items:
             item.submitted = now
-            item.timer = self._loop.call_at(item.deadline, self._expire, item)
+            self._deadlines.add(item, item.deadline)
         self._push(items)
+
+    def abandon(self, item: Item) -> None:
+        """Its promise is cancelled: nobody waits for it. Its place is free at once, in the queue or at the replica."""
+        if item.queued:
+            self._withdraw(item, ABANDONED_ERROR)
+        elif (batch := item.batch) is not None and all(one.promise.done() for one in batch.items):
+            self._abandon(batch)
 
     @property
     def _name(self) -> str:
@@ -210,7 +232,7 @@ class Batcher:
 
     def _oldest(self) -> Item | None:
         """The head of the queue, without those that are over."""
-        while self._queue and self._queue[0].future.done():
+        while self._queue and self._queue[0].promise.done():
             item = self._queue[0]
             waited = item.queued
             self._pop()
@@ -247,11 +269,14 @@ class Batcher:
     def _send(self, link: Link, items: list[Item]) -> None:
         now = time.monotonic()  # uvloop's own clock counts milliseconds
         self._budget.sent(now)
-        batch = Batch(items, now)
+        batch = Batch(items, now, link)
+        for item in items:
+            item.batch = batch
         meta, buffers = self._pack(items)
         rows = sum(item.rows for item in items)
         deadline = max(item.deadline for item in items)
-        link.send(Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(link, batch, outcome)))
+        batch.call = Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(link, batch, outcome))
+        link.send(batch.call)
 
     def _pack(self, items: list[Item]) -> tuple[bytes, list[memoryview | bytes]]:
         """Rows joined by joining their bytes; the layout is that of all rows together."""
@@ -281,17 +306,20 @@ class Batcher:
         self._soon()
 
     def _succeed(self, batch: Batch, result: Result) -> None:
-        at, waits, statuses = 0, [], []
-        for item in batch.items:
-            outputs = result.outputs
-            if len(batch.items) > 1:
-                outputs = [output[at : at + item.rows] for output in outputs]
+        """Written down first, then answered: what a client has seen is on record, whatever kills this process."""
+        items = batch.items
+        waits = [batch.sent - item.submitted + result.queue_s for item in items]
+        statuses = [_late(item) if item.promise.done() else 200 for item in items]
+        self._finished(Finished(items, statuses, waits, result))
+        at, alone = 0, len(items) == 1
+        for item, wait_s in zip(items, waits, strict=True):
+            outputs = result.outputs if alone else [output[at : at + item.rows] for output in result.outputs]
             at += item.rows
-            waits.append(batch.sent - item.submitted + result.queue_s)
             if self._deaths:  # whatever killed, it was not this input
                 self._deaths.pop(_fingerprint(item), None)
-            statuses.append(self._resolve(item, Answer(outputs, waits[-1], result.infer_s)))
-        self._finished(Finished(batch.items, statuses, waits, result))
+            self._deadlines.discard(item, item.deadline)
+            if not item.promise.done():
+                item.promise.set_result(Answer(outputs, wait_s, result.infer_s))
 
     def _retry(self, link: Link, batch: Batch, lost: ReplicaLost) -> None:
         """Each request of a lost replica once more and alone, if deadline, attempts and budget allow."""
@@ -302,7 +330,7 @@ class Batcher:
         for item in batch.items:
             item.attempts += 1
             self._suspect(item, link, now)
-            if allowed and item.attempts <= self._retries and not item.future.done():
+            if allowed and item.attempts <= self._retries and not item.promise.done():
                 again.append(item)
             else:
                 self._fail(item, NotReady(f"{lost}; it was not retried"))
@@ -333,35 +361,35 @@ class Batcher:
     def _expire(self, item: Item) -> None:
         error = DeadlineExceeded(f"no answer of {self._name} within the deadline")
         if item.queued:  # it will never be sent; what is in flight is recorded when its outcome comes
-            self.queued_rows -= item.rows
-            item.queued = False
-            self._fail(item, error)
-            item.inputs = []  # it may lie behind others for a while
-            self._oldest()
-        elif not item.future.done():
-            item.future.set_exception(error)
+            self._withdraw(item, error)
+        elif not item.promise.done():
+            item.promise.set_exception(error)
+
+    def _withdraw(self, item: Item, error: GaugewayError) -> None:
+        """Out of the queue, where it may lie behind others for a while."""
+        self.queued_rows -= item.rows
+        item.queued = False
+        self._fail(item, error)
+        item.inputs = []
+        self._oldest()
+
+    def _abandon(self, batch: Batch) -> None:
+        """Nobody waits for any of its items: the replica need not go on."""
+        if batch.call is not None:
+            batch.link.forget(batch.call)
+            self._done(batch.link, batch, ABANDONED_ERROR)
 
     def _fail(self, item: Item, error: GaugewayError) -> None:
-        status = _late(item) if item.future.done() else error.status
-        if item.timer is not None:
-            item.timer.cancel()
-        if not item.future.done():
-            item.future.set_exception(error)
+        status = _late(item) if item.promise.done() else error.status
+        self._deadlines.discard(item, item.deadline)
         self._finished(Finished([item], [status], [time.monotonic() - item.submitted], None))
-
-    def _resolve(self, item: Item, answer: Answer) -> int:
-        """The status that the request got: it may have expired, or its client left, while the batch ran."""
-        if item.timer is not None:
-            item.timer.cancel()
-        if item.future.done():
-            return _late(item)
-        item.future.set_result(answer)
-        return 200
+        if not item.promise.done():
+            item.promise.set_exception(error)
 
 
 def _late(item: Item) -> int:
     """The status of a request that was over before its outcome came."""
-    return ABANDONED if item.future.cancelled() else DeadlineExceeded.status
+    return ABANDONED if item.promise.cancelled() else DeadlineExceeded.status
 
 
 def _fingerprint(item: Item) -> bytes:

@@ -1,15 +1,15 @@
 """The transport-free core of a gateway worker: a bound request in, an answer out, whichever protocol carried it."""
 
-import asyncio
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.batching import Answer, Batcher, Item
+from serving.batching import Answer, Batcher, Item, Promise
 from serving.config import Gateway as Settings
-from serving.errors import BadRequest, NotReady, Overloaded, UnknownModel, UnknownVersion
+from serving.errors import BadRequest, GaugewayError, NotReady, Overloaded, UnknownModel, UnknownVersion
 from serving.manifest import Manifest
 from serving.metrics import UNKNOWN, Cell, Histogram, Page
 from serving.protocol import Array, Parameter
@@ -41,10 +41,8 @@ class Served:
         self.key = entry.key
         self._labels = {"model": self.manifest.model, "version": self.manifest.version}
         self._page = page
-        self.identity = [
-            (b"x-gaugeway-version", self.manifest.version.encode()),
-            (b"x-gaugeway-digest", self.digest.encode()),
-        ]
+        version, digest = self.manifest.version.encode(), self.digest.encode()
+        self.identity = b"x-gaugeway-version: %s\r\nx-gaugeway-digest: %s\r\n" % (version, digest)
         self.duration: Histogram = page.histogram("request_duration_seconds", **self._labels)
         self._answered: dict[int, Cell] = {}
 
@@ -126,23 +124,37 @@ class DataPlane:
         key = sticky_key(model.router.policy, context)
         return model.router.choose(key or context.request_id, key is not None, context.version, context.override)
 
-    async def infer(
-        self, model: ServedModel, served: Served, route: Route, inputs: list[Array], context: Context
-    ) -> Answer:
-        """Outputs in the order of the signature. Raises Overloaded, NotReady, DeadlineExceeded, ModelFailure."""
+    def submit(
+        self,
+        model: ServedModel,
+        served: Served,
+        route: Route,
+        inputs: list[Array],
+        context: Context,
+        promise: Promise,
+    ) -> list[Item]:
+        """Ask for outputs in the order of the signature; `promise` gets them, or why there are none.
+
+        Whoever calls this calls `over` once the promise is kept, broken, or cancelled.
+        Raises Overloaded, NotReady, BadRequest, ModelFailure: then there is no promise.
+        """
         if self._inflight >= self._settings.max_inflight_requests:
             self.shed(model, "inflight")
             raise Overloaded(f"{self._inflight} requests are being answered, the bound is this many")
-        self._inflight += 1
-        model.inflight.add(1)
+        items = self._items(served, route, inputs, context, promise)
         try:
-            return await self._run(served, route, inputs, context)
+            served.batcher.submit(*items)
         except Overloaded:
             self.shed(model, "queue")
             raise
-        finally:
-            self._inflight -= 1
-            model.inflight.add(-1)
+        self._inflight += 1
+        model.inflight.add(1)
+        return items
+
+    def over(self, model: ServedModel) -> None:
+        """One request less under way."""
+        self._inflight -= 1
+        model.inflight.add(-1)
 
     def shed(self, model: ServedModel, reason: str) -> None:
         self._page.counter("shed_total", model=model.router.policy.model, reason=reason).add()
@@ -156,50 +168,28 @@ class DataPlane:
         """Count a request for something that is not here, under one label."""
         self._page.counter("requests_total", model=UNKNOWN, version="", role="primary", code=str(status)).add()
 
-    async def _run(self, served: Served, route: Route, inputs: list[Array], context: Context) -> Answer:
-        items = self._items(served, route, inputs, context)
-        served.batcher.submit(*items)
-        if len(items) == 1:
-            return await items[0].future
-        answers = await _all(items)
-        outputs = [np.concatenate(parts) for parts in zip(*(a.outputs for a in answers), strict=True)]
-        return Answer(outputs, max(a.queue_s for a in answers), sum(a.infer_s for a in answers))
-
-    def _items(self, served: Served, route: Route, inputs: list[Array], context: Context) -> list[Item]:
+    def _items(
+        self, served: Served, route: Route, inputs: list[Array], context: Context, promise: Promise
+    ) -> list[Item]:
         """One item, or several for a request larger than a batch."""
         manifest, limit = served.manifest, served.batcher.max_batch_rows
         rows = rows_of(manifest, inputs)
-        key = tuple(array.shape[1:] for array in inputs) if manifest.rows_independent else None
-        if rows > limit and not manifest.rows_independent and _free_rows(manifest):
-            raise BadRequest(
-                f"got {rows} rows; model {manifest.model!r} version {manifest.version!r} takes at most"
-                f" {limit} a request, because its rows depend on one another"
-            )
-        if rows <= limit or not manifest.rows_independent:
-            return [self._item(route, inputs, 0, rows, key, context)]
+        if not manifest.rows_independent:
+            if rows > limit and _free_rows(manifest):
+                raise BadRequest(
+                    f"got {rows} rows; model {manifest.model!r} version {manifest.version!r} takes at most"
+                    f" {limit} a request, because its rows depend on one another"
+                )
+            return [_item(route, inputs, 0, rows, None, context, promise)]
+        key = tuple([array.shape[1:] for array in inputs])
+        if rows <= limit:
+            return [_item(route, inputs, 0, rows, key, context, promise)]
+        starts = range(0, rows, limit)
+        parts = Whole(promise, len(starts)).parts
         return [
-            self._item(route, [a[at : at + limit] for a in inputs], at, min(limit, rows - at), key, context)
-            for at in range(0, rows, limit)
+            _item(route, [a[at : at + limit] for a in inputs], at, min(limit, rows - at), key, context, part)
+            for at, part in zip(starts, parts, strict=True)
         ]
-
-    def _item(
-        self, route: Route, inputs: list[Array], first_row: int, rows: int, key: object, context: Context
-    ) -> Item:
-        loop = asyncio.get_running_loop()
-        return Item(
-            inputs,
-            rows,
-            loop.time() + context.deadline_s,
-            loop.create_future(),
-            context.request_id,
-            first_row,
-            route.reason,
-            route.propensity,
-            route.key_hash,
-            context.arrival_time,
-            context.event_time,
-            key,
-        )
 
     def _model(self, entry: ModelEntry, known: Mapping[Key, Served]) -> ServedModel:
         versions: dict[str, Served] = {}
@@ -268,11 +258,62 @@ def _free_rows(manifest: Manifest) -> bool:
     return bool(inputs and inputs[0].shape and inputs[0].shape[0] < 0)
 
 
-async def _all(items: list[Item]) -> list[Answer]:
-    """Every part's answer; when one fails, the others are not waited for nor computed."""
-    try:
-        return list(await asyncio.gather(*(item.future for item in items)))
-    except BaseException:
-        for item in items:
-            item.future.cancel()
-        raise
+def _item(
+    route: Route, inputs: list[Array], first_row: int, rows: int, key: object, context: Context, promise: Promise
+) -> Item:
+    return Item(
+        inputs,
+        rows,
+        time.monotonic() + context.deadline_s,
+        promise,
+        context.request_id,
+        first_row,
+        route.reason,
+        route.propensity,
+        route.key_hash,
+        context.arrival_time,
+        context.event_time,
+        key,
+    )
+
+
+class Whole:
+    """A promise in parts: kept when all are, broken with the first that is."""
+
+    def __init__(self, promise: Promise, count: int) -> None:
+        self.promise = promise
+        self._answers: list[Answer | None] = [None] * count
+        self._missing = count
+        self.parts = [Part(self, index) for index in range(count)]
+
+    def keep(self, index: int, answer: Answer) -> None:
+        self._answers[index] = answer
+        self._missing -= 1
+        if not self._missing and not self.promise.done():
+            answers = [answer for answer in self._answers if answer is not None]
+            outputs = [np.concatenate(pieces) for pieces in zip(*(a.outputs for a in answers), strict=True)]
+            self.promise.set_result(
+                Answer(outputs, max(a.queue_s for a in answers), sum(a.infer_s for a in answers)),
+            )
+
+
+class Part:
+    """The promise of some rows; over when the whole is."""
+
+    __slots__ = ("_index", "_kept", "_whole")
+
+    def __init__(self, whole: Whole, index: int) -> None:
+        self._whole, self._index, self._kept = whole, index, False
+
+    def done(self) -> bool:
+        return self._kept or self._whole.promise.done()
+
+    def cancelled(self) -> bool:
+        return not self._kept and self._whole.promise.done()
+
+    def set_result(self, result: Answer, /) -> None:
+        self._kept = True
+        self._whole.keep(self._index, result)
+
+    def set_exception(self, exception: GaugewayError, /) -> None:
+        self._whole.promise.set_exception(exception)

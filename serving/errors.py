@@ -11,11 +11,14 @@
     ├── Conflict                      409  other content under an existing version, port in use
     ├── PayloadTooLarge               413
     ├── UnsupportedMediaType          415
+    ├── HeaderTooLarge                431  too long a line, too many, too much in all
     ├── ModelFailure                  500  the model itself failed on this input
+    ├── UnknownTransferCoding         501
     ├── Unavailable                   503
     │   ├── Overloaded                     a bound was reached; carries retry_after_s
     │   └── NotReady                       no warm replica, no routing table, no sidecar
     ├── DeadlineExceeded              504
+    ├── UnknownHttpVersion            505
     ├── ConfigError                   -    configuration, with the path of the key
     ├── PublishRefused                422  a model file that will not be served, with the reason
     ├── ArtifactCorrupt               -    stored bytes differ from their digest
@@ -63,6 +66,10 @@ class UnknownVersion(NotFound):
 class MethodNotAllowed(GaugewayError):
     status = 405
 
+    def __init__(self, path: str, method: str, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"{path[:200]!r} takes {' or '.join(self.allowed)}, got {method}")
+
 
 class RequestTimeout(GaugewayError):
     status = 408
@@ -80,8 +87,16 @@ class UnsupportedMediaType(GaugewayError):
     status = 415
 
 
+class HeaderTooLarge(GaugewayError):
+    status = 431
+
+
 class ModelFailure(GaugewayError):
     status = 500
+
+
+class UnknownTransferCoding(GaugewayError):
+    status = 501
 
 
 class Unavailable(GaugewayError):
@@ -95,7 +110,11 @@ class Unavailable(GaugewayError):
 
 
 class Overloaded(Unavailable):
-    pass
+    """``reason`` is one of `serving.admission.REASONS`."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0, reason: str = "queue") -> None:
+        super().__init__(message, retry_after_s)
+        self.reason = reason
 
 
 class NotReady(Unavailable):
@@ -104,6 +123,10 @@ class NotReady(Unavailable):
 
 class DeadlineExceeded(GaugewayError):
     status = 504
+
+
+class UnknownHttpVersion(GaugewayError):
+    status = 505
 
 
 class ConfigError(GaugewayError):

@@ -1,12 +1,12 @@
-"""The ASGI application of a gateway worker: routes, one path from exception to response.
+"""The application of a gateway worker: routes, one path from exception to response.
 
 An ordinary process; it never imports Ray. What a request means is `serving.dataplane`'s, its bytes `serving.codec`'s.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version as installed
-from secrets import token_hex
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ from serving import codec
 from serving.config import Config
 from serving.dataplane import DataPlane, Served
 from serving.errors import GaugewayError, MethodNotAllowed, NotFound, NotReady
-from serving.http import ClientGone, Handler, Receive, Request, Response, Scope, Send, answer, identity, refusal
+from serving.http import Handler, Request, Response, answer, refusal
 from serving.inference import Inference
 
 log = logging.getLogger("gaugeway.gateway")
@@ -28,7 +28,7 @@ class Labels(Protocol):
 
 
 class Gateway:
-    """Call it with an ASGI scope."""
+    """Takes every request of a `serving.server.Server`."""
 
     def __init__(self, config: Config, plane: DataPlane, labels: Labels) -> None:
         self._plane, self._labels, self._settings = plane, labels, config.gateway
@@ -49,36 +49,35 @@ class Gateway:
             ("/v1/models/{model}/labels", {"POST": self.label}),
         ]
         self._routes = [(template.split("/"), handlers) for template, handlers in routes]
+        self._tasks: set[asyncio.Task[None]] = set()
         self._matched: dict[str, tuple[dict[str, Handler], Mapping[str, str]]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
+    def __call__(self, request: Request) -> None:
         try:
-            response = await self._respond(method, path, headers, receive)
+            response = self._respond(request)
         except GaugewayError as error:
             response = refusal(error)
-        except ClientGone:
-            return
         except Exception:  # the edge of the process: one request fails, the worker goes on
-            log.exception("unexpected failure at %s %.200r", method, path)
-            response = refusal(GaugewayError("internal error; the gateway's log has the details"))
-            self._plane.unknown(response.status)
-        response.headers += [
-            (b"x-request-id", response.request_id or identity(headers) or token_hex(8).encode()),
-            (b"content-length", b"%d" % len(response.body)),
-        ]
-        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-        await send({"type": "http.response.body", "body": response.body if method != "HEAD" else b""})
+            response = self._failed(request)
+        if response is not None:
+            request.answer(response)
 
-    async def _respond(self, method: str, path: str, headers: dict[bytes, bytes], receive: Receive) -> Response:
-        handlers, names = self._matched.get(path) or self._match(path)
-        if (handler := handlers.get("GET" if method == "HEAD" else method)) is None:
-            response = refusal(MethodNotAllowed(f"{path[:200]!r} takes {' or '.join(handlers)}, got {method}"))
-            response.headers.append((b"allow", ", ".join(handlers).encode()))
-            return response
-        return await handler(Request(method, path, names, headers, receive))
+    def refused(self, status: int) -> None:
+        """Count what never became a request."""
+        self._plane.unknown(status)
+
+    def _respond(self, request: Request) -> Response | None:
+        handlers, request.names = self._matched.get(request.path) or self._match(request.path)
+        method = "GET" if request.method == "HEAD" else request.method
+        if (handler := handlers.get(method)) is None:
+            raise MethodNotAllowed(request.path, request.method, handlers)
+        return handler(request)
+
+    def _failed(self, request: Request) -> Response:
+        log.exception("unexpected failure at %s %.200r", request.method, request.path)
+        response = refusal(GaugewayError("internal error; the gateway's log has the details"))
+        self._plane.unknown(response.status)
+        return response
 
     def _match(self, path: str) -> tuple[dict[str, Handler], Mapping[str, str]]:
         parts = path.removesuffix("/").split("/")
@@ -89,21 +88,21 @@ class Gateway:
                 return handlers, names
         raise NotFound(f"there is nothing at {path[:200]!r}")
 
-    async def live(self, request: Request) -> Response:
+    def live(self, request: Request) -> Response:
         return answer({"live": True})
 
-    async def ready(self, request: Request) -> Response:
+    def ready(self, request: Request) -> Response:
         if not self._plane.ready:
             raise NotReady("the server is not ready: it has no routing table yet, or a model is missing")
         return answer({"live": True, "ready": True})
 
-    async def server(self, request: Request) -> Response:
+    def server(self, request: Request) -> Response:
         return answer({"name": "gaugeway", "version": installed("gaugeway"), "extensions": EXTENSIONS})
 
-    async def models(self, request: Request) -> Response:
+    def models(self, request: Request) -> Response:
         return answer({"models": sorted(self._plane.models)})
 
-    async def metadata(self, request: Request) -> Response:
+    def metadata(self, request: Request) -> Response:
         model = self._plane.model(request.names["model"])
         served = model.version(request.names.get("version"))
         signature = served.manifest.signature
@@ -117,27 +116,41 @@ class Gateway:
             }
         )
 
-    async def model_ready(self, request: Request) -> Response:
+    def model_ready(self, request: Request) -> Response:
         name, version = request.names["model"], request.names.get("version")
         model = self._plane.model(name)
         if not (model.version(version).batcher.ready if version else model.ready):
             raise NotReady(f"model {name!r}{f' version {version!r}' if version else ''} has no warm replica")
         return answer({"name": name, "ready": True})
 
-    async def index(self, request: Request) -> Response:
+    def index(self, request: Request) -> Response:
         """``{"ready": true}`` leaves out what is not ready."""
-        body = await request.body(self._settings.max_body_bytes)
-        only_ready = codec.decode_index(body)
+        only_ready = codec.decode_index(bytes(request.content(self._settings.max_body_bytes)))
         rows = [_state(s) for m in self._plane.models.values() for s in m.versions.values()]
         return answer([row for row in rows if row["state"] == "READY" or not only_ready])
 
-    async def label(self, request: Request) -> Response:
+    def label(self, request: Request) -> None:
         """The truth that arrives later: one object, an array, or NDJSON."""
+        task = asyncio.get_running_loop().create_task(self._label(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _label(self, request: Request) -> None:
+        try:
+            response = await self._labelled(request)
+        except GaugewayError as error:
+            response = refusal(error)
+        except Exception:  # the same edge
+            response = self._failed(request)
+        request.answer(response)
+
+    async def _labelled(self, request: Request) -> Response:
         name = request.names["model"]
         model = self._plane.model(name)
-        body = await request.body(self._settings.max_body_bytes)
         labels, refused = codec.decode_labels(
-            body, request.text(b"content-type"), request.arrived if self._arrival_is_event else None
+            request.content(self._settings.max_body_bytes),
+            request.text(b"content-type"),
+            request.arrived if self._arrival_is_event else None,
         )
         rows = [{"model": name, "id": one.id, "row": one.row, "label": one.label, "time": one.time} for one in labels]
         counts = await self._labels.submit(rows)

@@ -1,71 +1,65 @@
-"""HTTP requests and responses of the data plane, on plain ASGI: bodies within bounds, headers checked."""
+"""HTTP requests and responses of the data plane, apart from the connection that carries them."""
 
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
 
 import msgspec
 
 from serving import codec
-from serving.errors import BadRequest, GaugewayError, PayloadTooLarge, Unavailable
+from serving.errors import BadRequest, GaugewayError, MethodNotAllowed, Unavailable
+from serving.head import Head
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-JSON = (b"content-type", b"application/json")
-BINARY = (b"content-type", b"application/octet-stream")
+# Header lines of a response, each with its end.
+JSON = b"content-type: application/json\r\n"
+BINARY = b"content-type: application/octet-stream\r\n"
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 _COMPRESS_BYTES = 1024
 
 
-class ClientGone(Exception):
-    """The client left before its request was whole; nobody reads an answer."""
+class Response:
+    """`headers` are whole lines; `request_id` leaves as `x-request-id`: empty, and the request's own does, or one is
+    made.
+    """
+
+    __slots__ = ("body", "headers", "request_id", "status")
+
+    def __init__(self, body: bytes, status: int = 200, headers: bytes = JSON, request_id: bytes = b"") -> None:
+        self.body, self.status, self.headers, self.request_id = body, status, headers, request_id
 
 
-@dataclass(slots=True)
 class Request:
-    """A request whose path was matched; `names` are the parts of the path that vary."""
+    """A whole request. Whoever takes it calls `answer` once, unless `gone` was called: the client left.
 
-    method: str
-    path: str
-    names: Mapping[str, str]
-    headers: Mapping[bytes, bytes]
-    receive: Receive
-    started: float = field(default_factory=time.perf_counter)
-    arrived: float = field(default_factory=time.time)
+    `names` are the parts of the path that vary; `started` is on the clock of durations, `arrived` since 1970.
+    """
+
+    __slots__ = ("_send", "arrived", "body", "gone", "headers", "method", "names", "path", "peer", "started")
+
+    def __init__(self, head: Head, body: bytes | memoryview, peer: str, send: Callable[[Response], None]) -> None:
+        self.method, self.path, self.headers = head.method, head.path, head.headers
+        self.body, self.peer, self._send = body, peer, send
+        self.names: Mapping[str, str] = {}
+        self.gone: Callable[[], None] | None = None
+        self.started, self.arrived = time.perf_counter(), time.time()
+
+    def answer(self, response: Response) -> None:
+        if not response.request_id:
+            response.request_id = identity(self.headers) or token_hex(8).encode()
+        self._send(response)
 
     def text(self, name: bytes) -> str | None:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    async def body(self, max_bytes: int) -> bytes:
-        """The whole body, decompressed. Raises PayloadTooLarge, BadRequest, ClientGone."""
-        declared = self.headers.get(b"content-length")
-        if declared is not None and declared.isdigit() and int(declared) > max_bytes:
-            raise PayloadTooLarge(f"got a body of {int(declared)} bytes, at most {max_bytes} are taken")
-        data = await self._read(max_bytes)
+    def content(self, max_bytes: int) -> bytes | memoryview:
+        """The body, decompressed. Raises PayloadTooLarge, BadRequest, UnsupportedMediaType."""
         encoding = self.text(b"content-encoding")
-        return codec.decompress(data, encoding, max_bytes) if encoding else data
-
-    async def _read(self, max_bytes: int) -> bytes:
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise ClientGone
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > max_bytes:
-                raise PayloadTooLarge(f"got a body of more than {max_bytes} bytes")
-            more = message.get("more_body", False)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return codec.decompress(self.body, encoding, max_bytes) if encoding else self.body
 
     def identity(self) -> bytes | None:
         """`x-request-id` as given. Raises BadRequest when it is not 1 to 128 printable characters."""
@@ -104,23 +98,14 @@ class Request:
         return moment.timestamp()
 
 
-@dataclass(slots=True)
-class Response:
-    """`request_id` leaves as `x-request-id`; empty: the one of the request, or one is made."""
-
-    body: bytes
-    status: int = 200
-    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON])
-    request_id: bytes = b""
-
-
 def identity(headers: Mapping[bytes, bytes]) -> bytes | None:
     """`x-request-id` where it is one that can be given back."""
     given = headers.get(b"x-request-id")
     return given if given is not None and _PRINTABLE.fullmatch(given) else None
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+# An answer, or None: it comes later, through the request's `answer`.
+Handler = Callable[[Request], Response | None]
 
 
 def answer(document: Any, status: int = 200) -> Response:
@@ -129,11 +114,11 @@ def answer(document: Any, status: int = 200) -> Response:
 
 def refusal(error: GaugewayError) -> Response:
     """The error's status, its sentence as JSON, `Retry-After` where asking again makes sense."""
-    headers = [JSON]
+    headers = JSON
     if isinstance(error, Unavailable):
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    if isinstance(error, PayloadTooLarge):
-        headers.append((b"connection", b"close"))  # the rest of the body is not worth reading
+        headers += b"retry-after: %d\r\n" % max(1, round(error.retry_after_s))
+    if isinstance(error, MethodNotAllowed):
+        headers += b"allow: %s\r\n" % ", ".join(error.allowed).encode()
     return Response(codec.error_body(str(error)), error.status, headers)
 
 
@@ -143,5 +128,5 @@ def compressed(response: Response, accepted: bytes | None) -> Response:
         return response
     if encoding := codec.accepted_encoding(accepted.decode("latin-1")):
         response.body = codec.compress(response.body, encoding)
-        response.headers += [(b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]
+        response.headers += b"content-encoding: %s\r\nvary: accept-encoding\r\n" % encoding.encode()
     return response

@@ -1,11 +1,12 @@
 """The way of one prediction through a gateway worker: parse, route, bind, batch, answer."""
 
+import logging
 import secrets
 import time
 from itertools import count
 
 from serving import codec
-from serving.batching import Answer
+from serving.batching import Answer, Item
 from serving.config import Config
 from serving.dataplane import Context, DataPlane, Served, ServedModel
 from serving.errors import GaugewayError
@@ -13,6 +14,9 @@ from serving.http import BINARY, JSON, Request, Response, compressed, refusal
 from serving.protocol import InferRequest
 from serving.routing import Route
 
+log = logging.getLogger("gaugeway.inference")
+
+GONE = 499  # as code of requests whose client left
 _NOTHING: dict[str, str] = {}
 
 
@@ -25,36 +29,29 @@ class Inference:
         self._event_time = config.monitors.event_time == "request"
         self._ids, self._prefix = count(), secrets.token_hex(6)
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Response | None:
         """Whatever happens, the answer names the request and one counter has counted it."""
-        made = f"{self._prefix}-{next(self._ids):x}"
+        request_id, model, served = f"{self._prefix}-{next(self._ids):x}", None, None
         try:
-            request_id = (request.identity() or b"").decode()
-        except GaugewayError as error:
-            return self._refused(error, made, None, None)
-        model: ServedModel | None = None
-        try:
+            given = request.identity()
+            request_id = given.decode() if given else request_id
             model = self._plane.model(request.names["model"])
-            return await self._predict(request, model, request_id, made)
+            parsed = self._parse(request)
+            if parsed and parsed.id and not given:
+                request_id = parsed.id
+            context = self._context(request, request_id, parsed)
+            route = self._plane.route(model, context)
+            served = model.version(route.version)
+            self._start(request, parsed, context, route, model, served)
         except GaugewayError as error:
-            return self._refused(error, request_id or made, model, None)
+            return refused(self._plane, error, request_id, model, served)
+        return None
 
-    async def _predict(self, request: Request, model: ServedModel, request_id: str, made: str) -> Response:
-        body = await request.body(self._settings.max_body_bytes)
+    def _parse(self, request: Request) -> InferRequest | None:
+        """None: the body is raw, and what it means depends on the version."""
+        request.body = body = request.content(self._settings.max_body_bytes)
         header_length = codec.parse_header_length(request.text(b"inference-header-content-length"), len(body))
-        parsed = None if header_length == 0 else codec.decode_request(body, header_length, self._limits)
-        request_id = request_id or (parsed.id if parsed and parsed.id else made)
-        model = self._plane.model(request.names["model"])  # the table may have changed while the body came
-        context = self._context(request, request_id, parsed)
-        route = self._plane.route(model, context)
-        served = model.version(route.version)
-        try:
-            parsed = parsed or codec.decode_raw(body, served.manifest.signature, self._limits)
-            inputs = codec.bind(parsed, served.manifest.signature, served.manifest.model)
-            answer = await self._plane.infer(model, served, route, inputs, context)
-            return self._answered(request, parsed, request_id, served, route, answer)
-        except GaugewayError as error:
-            return self._refused(error, request_id, model, served)
+        return None if header_length == 0 else codec.decode_request(body, header_length, self._limits)
 
     def _context(self, request: Request, request_id: str, parsed: InferRequest | None) -> Context:
         return Context(
@@ -68,44 +65,115 @@ class Inference:
             request.text(b"x-gaugeway-version"),
         )
 
-    def _answered(
-        self, request: Request, parsed: InferRequest, request_id: str, served: Served, route: Route, answer: Answer
-    ) -> Response:
-        manifest = served.manifest
+    def _start(
+        self,
+        request: Request,
+        parsed: InferRequest | None,
+        context: Context,
+        route: Route,
+        model: ServedModel,
+        served: Served,
+    ) -> None:
+        signature = served.manifest.signature
+        parsed = parsed or codec.decode_raw(request.body, signature, self._limits)
+        inputs = codec.bind(parsed, signature, served.manifest.model)
+        prediction = Prediction(self._plane, request, parsed, context.request_id, route, model, served)
+        prediction.items = self._plane.submit(model, served, route, inputs, context, prediction)
+        request.gone = prediction.cancel
+
+
+class Prediction:
+    """The promise of one answer: whichever end comes first, the client is told, and one counter counts it."""
+
+    __slots__ = ("_cancelled", "_done", "_id", "_model", "_parsed", "_plane", "_request", "_route", "_served", "items")
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        request: Request,
+        parsed: InferRequest,
+        request_id: str,
+        route: Route,
+        model: ServedModel,
+        served: Served,
+    ) -> None:
+        self._plane, self._request, self._parsed, self._id = plane, request, parsed, request_id
+        self._route, self._model, self._served = route, model, served
+        self._done = self._cancelled = False
+        self.items: list[Item] = []
+
+    def done(self) -> bool:
+        return self._done
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def set_result(self, result: Answer, /) -> None:
+        self._over()
+        try:
+            response = self._answered(result)
+        except GaugewayError as error:
+            response = refused(self._plane, error, self._id, self._model, self._served)
+        except Exception:  # an edge: others wait for answers of the same batch
+            log.exception("unexpected failure with the answer to %s", self._id)
+            unexpected = GaugewayError("internal error; the gateway's log has the details")
+            response = refused(self._plane, unexpected, self._id, self._model, self._served)
+        self._request.answer(response)
+
+    def set_exception(self, exception: GaugewayError, /) -> None:
+        self._over()
+        self._request.answer(refused(self._plane, exception, self._id, self._model, self._served))
+
+    def cancel(self) -> None:
+        """The client left: what waits is withdrawn, what runs for nobody else is stopped."""
+        if self._done:
+            return
+        self._cancelled = True
+        self._over()
+        self._served.answered(GONE).add()
+        for item in self.items:
+            self._served.batcher.abandon(item)
+
+    def _over(self) -> None:
+        self._done = True
+        self._plane.over(self._model)
+
+    def _answered(self, answer: Answer) -> Response:
+        served, manifest, request = self._served, self._served.manifest, self._request
         body, header_length = codec.encode_response(
-            codec.respond(parsed, manifest.signature, answer.outputs, manifest.model, manifest.version)
+            codec.respond(self._parsed, manifest.signature, answer.outputs, manifest.model, manifest.version)
         )
         total_s = time.perf_counter() - request.started
-        headers = [
+        headers = b"%s%sx-gaugeway-route: %s\r\nserver-timing: queue;dur=%.3f, infer;dur=%.3f, total;dur=%.3f\r\n" % (
             JSON if header_length is None else BINARY,
-            *served.identity,
-            (b"x-gaugeway-route", route.reason.encode()),
-            (
-                b"server-timing",
-                b"queue;dur=%.3f, infer;dur=%.3f, total;dur=%.3f"
-                % (answer.queue_s * 1e3, answer.infer_s * 1e3, total_s * 1e3),
-            ),
-        ]
+            served.identity,
+            self._route.reason.encode(),
+            answer.queue_s * 1e3,
+            answer.infer_s * 1e3,
+            total_s * 1e3,
+        )
         if header_length is not None:
-            headers.append((b"inference-header-content-length", b"%d" % header_length))
+            headers += b"inference-header-content-length: %d\r\n" % header_length
         served.answered(200).add()
         served.duration.observe(total_s)
-        return compressed(Response(body, 200, headers, _header(request_id)), request.headers.get(b"accept-encoding"))
+        return compressed(Response(body, 200, headers, _header(self._id)), request.headers.get(b"accept-encoding"))
 
-    def _refused(
-        self, error: GaugewayError, request_id: str, model: ServedModel | None, served: Served | None
-    ) -> Response:
-        if served is not None:
-            served.answered(error.status).add()
-        elif model is not None:
-            model.refused(error.status).add()
-        else:
-            self._plane.unknown(error.status)
-        response = refusal(error)
-        response.request_id = _header(request_id)
-        return response
+
+def refused(
+    plane: DataPlane, error: GaugewayError, request_id: str, model: ServedModel | None, served: Served | None
+) -> Response:
+    if served is not None:
+        served.answered(error.status).add()
+    elif model is not None:
+        model.refused(error.status).add()
+    else:
+        plane.unknown(error.status)
+    response = refusal(error)
+    response.request_id = _header(request_id)
+    return response
 
 
 def _header(request_id: str) -> bytes:
     """An id from a body may hold anything: what a header cannot carry is replaced."""
-    return "".join(c if "!" <= c <= "~" else "_" for c in request_id[:128]).encode()
+    raw = request_id.encode("ascii", "replace")[:128]
+    return raw if raw.isalnum() else bytes(c if 0x21 <= c <= 0x7E else 0x5F for c in raw)

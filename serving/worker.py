@@ -11,11 +11,10 @@ import logging
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
-from types import FrameType
 
 import msgspec
-import uvicorn
 import uvloop
 
 from serving.config import Config, restore
@@ -26,10 +25,12 @@ from serving.links import Links
 from serving.metrics import Page
 from serving.record import RingWriter
 from serving.routing import Table
+from serving.server import Limits, Server
 
 log = logging.getLogger("gaugeway.worker")
 
 POLL_S = 0.1
+DRAIN_S = 30.0
 
 
 class TableFile:
@@ -101,32 +102,22 @@ async def serve(config: Config, slot: int) -> None:
     desk = Desk(config.socket_dir / "monitors.sock")
     plane = DataPlane(config.gateway, page, ring)
     following = asyncio.create_task(follow(config, plane, slot))
-    settings = uvicorn.Config(
-        Gateway(config, plane, desk),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=30,
-    )
+    gateway = Gateway(config, plane, desk)
+    limits = Limits(max_body_bytes=config.gateway.max_body_bytes)
+    server = Server(gateway, limits, gateway.refused)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     gc.collect()
     gc.freeze()  # what was imported is never garbage; a full collection among it costs milliseconds
     gc.set_threshold(50_000, 20, 100)
     try:
-        await uvicorn.Server(settings).serve([listen(config.gateway.host, config.gateway.port)])
+        await server.listen(listen(config.gateway.host, config.gateway.port))
+        await stop.wait()
+        await server.drain(DRAIN_S)
     finally:
         following.cancel()
         await desk.close()
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """Before uvicorn listens to the signal, and when it passes it on after the drain: an orderly end."""
-    raise SystemExit(0)
 
 
 def main() -> None:
@@ -135,7 +126,7 @@ def main() -> None:
     parser.add_argument("--slot", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server listens to it
     config = restore(arguments.config.read_bytes())
     uvloop.run(serve(config, arguments.slot))
 

@@ -6,8 +6,9 @@ may import each other, without a cycle. Imports stand at the top of a file, but 
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
-    ("serving.protocol", "serving.config"),
+    ("serving.protocol", "serving.config", "serving.head", "serving.chunked", "serving.deadlines"),
     # pure: no socket, no clock
+    ("serving.admission", "serving.waiting"),
     ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.record"),
     ("serving.routing",),
     ("serving.planning",),
@@ -35,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.recorder",),
     ("serving.dataplane",),
     ("serving.inference", "serving.links"),
-    ("serving.gateway", "serving.admin"),
+    ("serving.gateway", "serving.server", "serving.admin"),
     # processes and what starts them
     ("serving.replica", "serving.worker", "serving.node"),
     ("serving.controller",),
@@ -83,7 +84,6 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "scipy": ("monitors.loss", "serving.demo"),
     "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
     "typer": ("serving.cli",),
-    "uvicorn": ("serving.worker",),
     "uvloop": ("serving.replica", "serving.worker"),
 }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
+from serving.batching import Answer, Item
 from serving.channel import Link, connect
 from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
@@ -156,3 +157,9 @@ def _main(spec: Mapping[str, object]) -> None:
 
 if __name__ == "__main__":
     _main(json.loads(Path(sys.argv[1]).read_text()))
+
+
+def future(item: Item) -> "asyncio.Future[Answer]":
+    """The promise of an item that a test made with a future."""
+    assert isinstance(item.promise, asyncio.Future)
+    return item.promise

@@ -20,7 +20,7 @@ from serving.manifest import Manifest
 from serving.protocol import Array, TensorSpec
 from serving.runtime import Session
 from tests import models
-from tests.replicas import POISON, Function, ReplicaProcess, column, listening, manifest, until
+from tests.replicas import POISON, Function, ReplicaProcess, column, future, listening, manifest, until
 
 
 class Desk:
@@ -63,7 +63,7 @@ class Desk:
         item = self.item(column(k), deadline_s)
         try:
             self.submit(item)
-            answer: Answer = await item.future
+            answer: Answer = await future(item)
         except GaugewayError as error:
             return error
         return float(answer.outputs[0][0, 0])
@@ -140,7 +140,7 @@ def test_other_shapes_and_items_without_a_key_go_alone(tmp_path: Path) -> None:
         items += [desk.item(np.full((1, w), w, np.float32), key=w) for w in (2, 2, 3)]
         for item in items:
             desk.submit(item)
-        assert [float((await item.future).outputs[0][0, 0]) for item in items] == [1, 2, 2, 2, 3]
+        assert [float((await future(item)).outputs[0][0, 0]) for item in items] == [1, 2, 2, 2, 3]
         assert [len(finished.items) for finished in desk.finished] == [1, 1, 2, 1]
 
     with_engine(tmp_path / "s", lambda: Engine(wide, Function(lambda x: x[:, :1])), test, wide)
@@ -153,7 +153,7 @@ def test_one_bad_request_among_sixteen(tmp_path: Path) -> None:
         items = [desk.item(np.array([99 if k == 5 else k % 3])) for k in range(16)]
         for item in items:
             desk.submit(item)
-        got = await asyncio.gather(*(item.future for item in items), return_exceptions=True)
+        got = await asyncio.gather(*(future(item) for item in items), return_exceptions=True)
         right = [answer.outputs[0].tolist() for answer in got if isinstance(answer, Answer)]
         assert right == [[10.0 * (k % 3 + 1)] for k in range(16) if k != 5]
         assert isinstance(got[5], ModelFailure)
@@ -211,7 +211,7 @@ def test_parts_of_a_request_are_taken_whole_or_not_at_all(tmp_path: Path) -> Non
             desk.submit(*more)
         assert not any(item.queued for item in more)
         for item in large:
-            assert (await item.future).outputs[0].ravel().tolist() == list(range(8))
+            assert (await future(item)).outputs[0].ravel().tolist() == list(range(8))
 
     with_engine(tmp_path / "s", lambda: Engine(manifest(), Function(lambda x: x)), test, max_queue_rows=10)
 
@@ -425,7 +425,7 @@ def test_answers_of_a_text_model_are_cut_by_rows(tmp_path: Path) -> None:
         items = [desk.item(np.array([[w] for w in row], object)) for row in words]
         for item in items:
             desk.submit(item)
-        answers = [await item.future for item in items]
+        answers = [await future(item) for item in items]
         assert [a.outputs[0].ravel().tolist() for a in answers] == words
         assert [a.outputs[1].ravel().tolist() for a in answers] == [[1], [-1, 0, 0], [1, -1]]
         assert len(desk.finished) == 1

@@ -53,7 +53,15 @@ class Site:
         context = request(deadline_s=deadline_s, version=version)
         model = self.plane.model("m")
         route = self.plane.route(model, context)
-        return await self.plane.infer(model, model.version(route.version), route, list(inputs), context)
+        promise: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        items = self.plane.submit(model, model.version(route.version), route, list(inputs), context, promise)
+        try:
+            return await promise
+        finally:
+            self.plane.over(model)
+            for item in items:
+                if promise.cancelled():
+                    model.version(route.version).batcher.abandon(item)
 
     def sample(self, name: str, **labels: str) -> float | None:
         found = (s for family in collect([self._path]) for s in family.samples)

@@ -1,4 +1,4 @@
-"""The ASGI application over a real engine: statuses, bodies and headers as clients see them."""
+"""The gateway over a real engine, on a real socket: statuses, bodies and headers as clients see them."""
 
 import asyncio
 import gzip
@@ -25,6 +25,8 @@ from serving.metrics import Page
 from serving.planning import Plan, table
 from serving.protocol import TensorSpec
 from serving.routing import Table
+from serving.server import Limits, Server
+from serving.worker import listen
 from tests.replicas import Function, manifest, until
 
 
@@ -39,9 +41,15 @@ class Site:
         self.plane = DataPlane(self.config.gateway, self.page, None)
         self.desk = Desk(folder / "monitors.sock", timeout_s=2.0)
         self.links = Links(folder, self.plane)
-        transport = httpx.ASGITransport(Gateway(self.config, self.plane, self.desk))
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://gateway")
+        gateway = Gateway(self.config, self.plane, self.desk)
+        self.server = Server(gateway, Limits(max_body_bytes=self.config.gateway.max_body_bytes), gateway.refused)
+        self._socket = listen("127.0.0.1", 0)
+        self.port: int = self._socket.getsockname()[1]
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)
         self._manifests: dict[tuple[str, str], Manifest] = {}
+
+    async def open(self) -> None:
+        await self.server.listen(self._socket)
 
     async def run(self, of: Manifest, model: Function, expected_s: float = 0.0) -> Engine:
         """Start a replica and announce it."""
@@ -70,6 +78,7 @@ class Site:
 
     async def close(self) -> None:
         await self.client.aclose()
+        await self.server.drain(5.0)
         await self.desk.close()
         for engine in self._engines:
             engine.close()
@@ -100,6 +109,7 @@ def refused(response: httpx.Response, status: int) -> str:
 @asynccontextmanager
 async def _open(folder: Path, settings: Mapping[str, Any]) -> AsyncIterator[Site]:
     site = Site(folder, settings)
+    await site.open()
     try:
         yield site
     finally:

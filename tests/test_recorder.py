@@ -15,7 +15,7 @@ from serving.metrics import Page, collect
 from serving.protocol import Array, TensorSpec
 from serving.record import Record, RingReader, RingWriter, decode
 from serving.recorder import Recorder
-from tests.replicas import linked, listening, manifest, until
+from tests.replicas import future, linked, listening, manifest, until
 
 X, TEXT, OTHER = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("text", "BYTES", (-1, 1)), TensorSpec("z", "INT64", (-1,))
 ECHO, SCORE = TensorSpec("echo", "BYTES", (-1, 1)), TensorSpec("score", "FP64", (-1,))
@@ -57,7 +57,7 @@ class Desk:
         return item
 
     async def answered(self) -> None:
-        await asyncio.gather(*(item.future for item in self.items), return_exceptions=True)
+        await asyncio.gather(*(future(item) for item in self.items), return_exceptions=True)
         await until(lambda: self.batcher.idle)
 
 
@@ -116,7 +116,7 @@ def test_the_columns_of_a_batch_are_its_requests_joined(tmp_path: Path) -> None:
     assert record.keys == [2**64 - 1, 2**64 - 2, 2**64 - 3]
     assert record.arrival_times == [1e9, 1e9 + 1, 1e9 + 2] and record.event_times == [2e9, 2e9 + 1, 2e9 + 2]
     assert record.infer_s >= 0 and len(record.queue_s) == 3 and min(record.queue_s) >= 0
-    answers = [item.future.result().outputs for item in asked]
+    answers = [future(item).result().outputs for item in asked]
     for name, i in (("x", 0), ("text", 2)):
         _same(record.inputs[name].array(), np.concatenate([item.inputs[i] for item in asked]))
     _same(record.outputs["score"].array(), np.concatenate([score for _, score in answers]))
@@ -148,7 +148,7 @@ def test_a_failed_batch_has_no_columns_and_no_duration(tmp_path: Path) -> None:
         desk.ask([[3, 4], [5, 6]], [b"b", b"c"], z=POISON)
         desk.ask([[7, 8]], [b"d"])
         await desk.answered()
-        assert [type(item.future.exception()) for item in desk.items] == [type(None), ModelFailure, type(None)]
+        assert [type(future(item).exception()) for item in desk.items] == [type(None), ModelFailure, type(None)]
 
     records, samples, _ = recorded(tmp_path, test, declared(*FEATURES, prediction=Prediction("score")))
     by_id = {record.ids[0]: record for record in records}
@@ -169,8 +169,8 @@ def test_each_request_of_a_batch_has_its_own_status(tmp_path: Path) -> None:
             desk.ask([[k, k]], [b"%d" % k])
         await asyncio.sleep(0)  # they leave together
         await until(lambda: any(link.inflight for link in desk.batcher.links))
-        desk.items[0].future.cancel()
-        desk.items[1].future.set_exception(DeadlineExceeded("as its timer does"))
+        future(desk.items[0]).cancel()
+        future(desk.items[1]).set_exception(DeadlineExceeded("as its timer does"))
 
     (record,), samples, _ = recorded(tmp_path, test, declared(*FEATURES, prediction=Prediction("score")))
     assert record.statuses == [ABANDONED, 504, 200]
@@ -181,7 +181,7 @@ def test_each_request_of_a_batch_has_its_own_status(tmp_path: Path) -> None:
 
 def test_what_never_ran_is_recorded_with_its_status(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
-        desk.ask([[1, 2]], [b"a"]).future.cancel()
+        future(desk.ask([[1, 2]], [b"a"])).cancel()
         desk.ask([[3, 4]], [b"b"])
 
     left, right = recorded(tmp_path, test, declared(*FEATURES))[0]

@@ -9,7 +9,7 @@ _GZIP, _ZLIB, _DEFLATE = 31, 15, -15  # zlib's names for the three wrappings
 _LEVEL = 1  # tensors hardly compress: speed counts
 
 
-def decompress(body: bytes, encoding: str | None, max_bytes: int) -> bytes:
+def decompress(body: bytes | memoryview, encoding: str | None, max_bytes: int) -> bytes | memoryview:
     """The body without its `Content-Encoding`; never makes more than `max_bytes` + 1 bytes.
 
     Raises UnsupportedMediaType, PayloadTooLarge, BadRequest.
@@ -50,7 +50,7 @@ def accepted_encoding(accept: str | None) -> str | None:
     return next((name for name in ("gzip", "deflate") if name in names), None)
 
 
-def _deflate_wrapping(body: bytes) -> int:
+def _deflate_wrapping(body: bytes | memoryview) -> int:
     """Some clients send raw deflate under this name; a zlib stream starts with a multiple of 31."""
     is_zlib = len(body) < 2 or (body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0)
     return _ZLIB if is_zlib else _DEFLATE
