@@ -1,0 +1,1 @@
+"""Open-loop load: arrivals fixed in advance, latency from the scheduled arrival, every answer verified."""
