@@ -108,7 +108,7 @@ class Link(asyncio.Protocol):
             self._transport.writelines([start, *call.buffers])
 
     def forget(self, call: Call) -> None:
-        """Nobody waits for this call any more: it is never `done`, and the replica need not start it."""
+        """Nobody waits for this call any more: it is never `done`, and the replica is free of it at once."""
         for id, known in self._calls.items():
             if known is call and self._transport is not None:
                 del self._calls[id]
@@ -147,8 +147,9 @@ class Link(asyncio.Protocol):
         if frame.kind == Kind.RESULT:
             self._answer(frame.id, self._result(frame))
         elif frame.kind == Kind.ERROR:
-            fault = frames.read(frame.meta, Fault)
-            self._answer(frame.id, _ERRORS.get(fault.kind, ModelFailure)(fault.message))
+            if frame.id in self._calls:  # else it was forgotten, and the error says nothing
+                fault = frames.read(frame.meta, Fault)
+                self._answer(frame.id, _ERRORS.get(fault.kind, ModelFailure)(fault.message))
         elif frame.kind == Kind.HELLO:
             self.hello = frames.read(frame.meta, Hello)
             self._become("ready")

@@ -25,6 +25,7 @@ from serving.manifest import Manifest
 from serving.protocol import DATATYPES, Array
 
 EARLY_S = 0.002  # uvloop's timers count milliseconds
+AGAIN_S = 0.05  # an interruption that came before the model had begun is lost, so it is repeated
 INLINE_S = 0.0005  # a model whose best recent run is shorter runs in the loop,
 LONG_S = 0.02  # unless one of them took this long: it would keep the loop from its connections
 _INFER = int(Kind.INFER)  # an enum's member is compared slowly
@@ -59,7 +60,7 @@ class Pace:
         self._since_long = 0 if run_s >= LONG_S else self._since_long + 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One INFER frame that waits for its run."""
 
@@ -70,6 +71,7 @@ class Job:
     inputs: list[Array]
     arrived: float
     deadline: float  # 0: none
+    cancelled: bool = False  # nobody waits for it any more
 
 
 class Engine:
@@ -93,7 +95,9 @@ class Engine:
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows
         self._jobs: deque[Job] = deque()
         self._waiting_rows = self._running_rows = 0
+        self._running: list[Job] = []  # in the thread
         self._due = math.inf  # when the run in the thread should have ended
+        self._timer: asyncio.TimerHandle | None = None  # its interruption
         self._pace = Pace(expected_s)
         self._scheduled = self._draining = False
         self.connections: set[_Connection] = set()
@@ -153,11 +157,17 @@ class Engine:
         self._waiting_rows += job.rows
 
     def cancel(self, owner: "_Connection", id: int | None = None) -> None:
-        """Take back jobs of a connection that have not started: one, or all of them."""
-        kept = [job for job in self._jobs if job.owner is not owner or (id is not None and job.id != id)]
-        if len(kept) != len(self._jobs):
-            self._jobs = deque(kept)
-            self._waiting_rows = sum(job.rows for job in kept)
+        """Nobody waits for this job of a connection any more, or for any: it is not started, or its run is ended."""
+        waiting = [job for job in self._jobs if job.owner is owner and id in (None, job.id)]
+        for job in waiting:
+            self._jobs.remove(job)
+            self._waiting_rows -= job.rows
+            owner.release(job.id)
+        running = [job for job in self._running if job.owner is owner and id in (None, job.id)]
+        for job in running:
+            job.cancelled = True
+        if running:
+            self._watch()
 
     def wake(self) -> None:
         """After a read. What the only gateway had to say is all there is; of several, others may speak in this turn."""
@@ -182,27 +192,29 @@ class Engine:
         if self._pace.inline:
             self._finish(group, self._attempt(group), started)
         else:
+            self._running = group
             run = self._loop.run_in_executor(self._thread, self._attempt, group)
-            self._due = max(job.deadline or math.inf for job in group)
-            timer = self._interrupt_at(self._due)
-            run.add_done_callback(lambda done: self._ran(group, done.result(), started, timer))
+            run.add_done_callback(lambda done: self._ran(done.result(), started))
+            self._watch()
 
-    def _interrupt_at(self, deadline: float) -> asyncio.TimerHandle | None:
+    def _watch(self) -> None:
         """End the run when nobody waits for it any more, so that the replica is free for others."""
-        if deadline == math.inf:
-            return None
-        return self._loop.call_later(max(0.0, deadline - time.monotonic()), self._model.interrupt)
+        if self._timer is not None:
+            self._timer.cancel()
+        awaited = [job.deadline or math.inf for job in self._running if not job.cancelled]
+        self._due = max(awaited, default=self._due)
+        left_s = max(0.0, self._due - time.monotonic()) if awaited else 0.0
+        self._timer = self._loop.call_later(left_s, self._interrupt) if left_s < math.inf else None
 
-    def _ran(
-        self,
-        group: list[Job],
-        attempt: tuple[list[Array] | GaugewayError, float],
-        started: float,
-        timer: asyncio.TimerHandle | None,
-    ) -> None:
+    def _interrupt(self) -> None:
+        self._model.interrupt()
+        self._timer = self._loop.call_later(AGAIN_S, self._interrupt)
+
+    def _ran(self, attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
+        group, self._running = self._running, []
         due, self._due = self._due, math.inf
-        if timer is not None:
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if isinstance(attempt[0], GaugewayError) and time.monotonic() > due - EARLY_S:  # it was ended, it did not fail
             attempt = DeadlineExceeded("the deadline passed during the run"), attempt[1]
         self._finish(group, attempt, started)
@@ -254,13 +266,8 @@ class Engine:
         self._running_rows = 0
         if not isinstance(outputs, GaugewayError):
             self._answer(group, outputs, infer_s, started)
-        elif len(group) == 1:
-            group[0].owner.fail(group[0].id, outputs)
-        else:  # one of them is to blame: each gets a run of its own
-            for job in reversed(group):
-                job.key = None
-                self._jobs.appendleft(job)
-                self._waiting_rows += job.rows
+        else:
+            self._fail(group, outputs)
         self._soon()
 
     def _answer(self, group: list[Job], outputs: list[Array], infer_s: float, started: float) -> None:
@@ -268,7 +275,22 @@ class Engine:
         for job in group:
             own = outputs if len(group) == 1 else [output[at : at + job.rows] for output in outputs]
             at += job.rows
-            job.owner.answer(job.id, own, started - job.arrived, infer_s)
+            if job.cancelled:
+                job.owner.release(job.id)
+            else:
+                job.owner.answer(job.id, own, started - job.arrived, infer_s)
+
+    def _fail(self, group: list[Job], error: GaugewayError) -> None:
+        """Of several jobs one is to blame: each gets a run of its own."""
+        for job in reversed(group):
+            if job.cancelled:
+                job.owner.release(job.id)
+            elif len(group) == 1:
+                job.owner.fail(job.id, error)
+            else:
+                job.key = None
+                self._jobs.appendleft(job)
+                self._waiting_rows += job.rows
 
     def result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | memoryview]:
         """The buffers of a RESULT frame."""
@@ -338,6 +360,10 @@ class _Connection(asyncio.Protocol):
 
     def fail(self, id: int, error: GaugewayError) -> None:
         self.write(frames.document(Kind.ERROR, Fault(type(error).__name__, str(error)), id))
+
+    def release(self, id: int) -> None:
+        """The end of a cancelled job: an ERROR that says nothing, since nobody reads it."""
+        self.write(frames.head(Kind.ERROR, id))
 
     def close(self) -> None:
         if self._transport is not None:

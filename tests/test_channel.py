@@ -136,10 +136,12 @@ def test_a_gateway_that_stood_still_blames_no_replica(
 )
 def test_a_replica_that_talks_nonsense_is_lost(tmp_path: Path, answer: bytes) -> None:
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        writer.write(answer)
-        await reader.read()
-        writer.close()
+        try:
+            await reader.read(100)
+            writer.write(answer)
+            await reader.read()
+        finally:  # also when the test ends first
+            writer.close()
 
     async def main() -> None:
         states: list[str] = []

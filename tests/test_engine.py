@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from serving import frames
 from serving.channel import Call, Link, Outcome, Result, connect
-from serving.engine import INLINE_S, LONG_S, RECENT, Engine, Pace
-from serving.errors import DeadlineExceeded, GaugewayError, ModelFailure, Overloaded
+from serving.engine import AGAIN_S, INLINE_S, LONG_S, RECENT, Engine, Pace
+from serving.errors import DeadlineExceeded, GaugewayError, ModelFailure, Overloaded, ReplicaLost
 from serving.frames import Kind, Layouts
 from serving.protocol import Array, TensorSpec
 from serving.runtime import Session
@@ -250,6 +251,62 @@ def test_cancelled_and_orphaned_jobs_are_not_started(tmp_path: Path) -> None:
     assert [call.ravel().tolist() for call in model.calls] == [[1], [4]]
 
 
+@pytest.mark.parametrize("gone", ["forgotten", "lost"])
+def test_a_run_whose_clients_have_all_left_is_interrupted(tmp_path: Path, gone: str) -> None:
+    async def main() -> None:
+        session = Session(models.slow(2**40))  # it would run for days
+        async with listening(Engine(manifest(), session, expected_s=1.0), tmp_path / "s") as engine:
+            asked = Asked(await linked(tmp_path / "s"))
+            call = asked.send(column(1), deadline_s=60.0)
+            await until(lambda: engine._running)
+            start = time.monotonic()
+            if gone == "forgotten":
+                asked.link.forget(call)
+            else:
+                asked.link.close()
+            await until(lambda: engine.load == 0)
+            assert time.monotonic() - start < 1.0
+            assert [type(outcome) for outcome in asked.outcomes] == (
+                [NoneType] if gone == "forgotten" else [ReplicaLost]
+            )
+            assert not engine._running and engine.overdue_s == 0.0
+
+    asyncio.run(main())
+
+
+def test_a_run_goes_on_for_those_who_stay(tmp_path: Path) -> None:
+    model = Function(lambda x: -x, 0.3)
+
+    async def main() -> None:
+        async with listening(Engine(manifest(), model, expected_s=1.0), tmp_path / "s") as engine:
+            asked = Asked(await linked(tmp_path / "s"))
+            calls = [asked.send(column(k)) for k in range(2)]
+            await until(lambda: engine._running)
+            asked.link.forget(calls[0])
+            await until(lambda: engine._running[0].cancelled)
+            await until(lambda: asked.outcomes[1] is not None)
+            assert asked.outcomes[0] is None and asked.values(1) == [-1]
+            await until(lambda: engine.load == 0)
+
+    asyncio.run(main())
+    assert model.interrupted == 0 and [len(call) for call in model.calls] == [2]
+
+
+def test_the_last_deadline_is_that_of_those_who_stay(tmp_path: Path) -> None:
+    async def main() -> None:
+        session = Session(models.slow(2**40))
+        async with listening(Engine(manifest(), session, expected_s=1.0), tmp_path / "s") as engine:
+            asked = Asked(await linked(tmp_path / "s"))
+            leaves = asked.send(column(1), deadline_s=60.0)
+            asked.send(column(2), deadline_s=0.3)
+            await until(lambda: len(engine._running) == 2)
+            asked.link.forget(leaves)
+            await until(lambda: engine.load == 0)
+            assert asked.outcomes[0] is None and asked.errors() == [DeadlineExceeded]
+
+    asyncio.run(main())
+
+
 def test_the_queue_is_bounded(tmp_path: Path) -> None:
     model = Function(lambda x: x, 0.05)
 
@@ -412,12 +469,16 @@ def test_a_run_that_goes_on_after_its_deadline_is_overdue_until_it_ends(tmp_path
             before, start = engine.overdue_s, time.monotonic()
             await asyncio.sleep(0.1)
             assert 0.1 <= engine.overdue_s - before <= time.monotonic() - start + 0.01
-            assert model.interrupted == 1 and asked.outcomes == [None]
+            assert model.interrupted and asked.outcomes == [None]
+            told = model.interrupted
+            await until(lambda: model.interrupted > told)  # the first may have come before the run had begun
             await asked.all()
             assert engine.overdue_s == 0.0 and engine.load == 0
             asked.send(column(2))
             await asked.all()
             assert engine.overdue_s == 0.0 and asked.values(1) == [2]
+            told = model.interrupted
+            await asyncio.sleep(2 * AGAIN_S)  # nothing more may come
+            assert model.interrupted == told
 
     asyncio.run(main())
-    assert model.interrupted == 1
