@@ -15,7 +15,7 @@ EXACT = 2**23  # whole numbers up to twice this are exact in FP32
 
 class Workload(Protocol):
     def body(self, i: int) -> bytes:
-        """Of request `i`."""
+        """Of request `i`: a JSON object, without its id."""
 
     def right(self, i: int, body: bytes) -> bool:
         """Whether this is the answer to request `i`."""

@@ -70,8 +70,8 @@ class _Connection(asyncio.Protocol):
                 self._respond(head, body)
 
     def _respond(self, head: str, body: bytes) -> None:
-        id = found[1] if (found := re.search(r"x-request-id: (\S+)", head)) else ""
-        asked = Asked(json.loads(body)["inputs"][0]["data"][0], id, head)
+        document = json.loads(body)
+        asked = Asked(document["inputs"][0]["data"][0], document.get("id", ""), head)
         self._server.asked.append(asked)
         answer = self._server.answer(asked)
         if answer.after_s:

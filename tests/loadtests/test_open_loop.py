@@ -156,7 +156,7 @@ def test_a_client_may_wait_as_long_as_it_is_asked_to() -> None:
     behaviour = replace(PATIENT, retries=1, honour_retry_after=True, deadline_s=2.0)
     outcomes, found = drive(Server(later), behaviour)
     assert found.statuses == {"200": 100} and found.good == 100 and found.attempts == 200
-    assert (outcomes.done_s - steady().times_s).min() >= 1.0
+    assert (outcomes.done_s - steady().times_s).min() > 0.99  # loops round to milliseconds
 
 
 @pytest.mark.parametrize("leave_open", [False, True])
