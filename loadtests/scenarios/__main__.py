@@ -1,7 +1,7 @@
 """One scenario without Locust's browser page: ``python -m loadtests.scenarios spike --url http://127.0.0.1:8080``.
 
 Exit code 0 when every answer was right, 1 when one was not or nothing could be asked, 2 for wrong usage.
-What follows ``--`` is handed to Locust.
+Options that are not listed are handed to Locust.
 """
 
 import argparse
@@ -12,14 +12,15 @@ from pathlib import Path
 from loadtests.scenarios.scenario import SCENARIOS
 
 
-def command(arguments: argparse.Namespace) -> list[str]:
-    """What Locust is called with."""
+def command(given: list[str]) -> list[str]:
+    """What Locust is called with. Exits with 2 where the scenario or a value is wrong."""
+    arguments, others = parser().parse_known_args(given)
     return [
         "-f", str(Path(__file__).with_name(f"{arguments.scenario}.py")),
         "--headless", "--only-summary", "--loglevel", "WARNING",
         "--host", arguments.url, "--run-time", str(arguments.seconds), "--users", str(arguments.users),
         "--rate", str(arguments.rate), "--model", arguments.model, "--event-time", arguments.event_time,
-        *arguments.locust,
+        *others,
     ]  # fmt: skip
 
 
@@ -38,14 +39,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--event-time", choices=("arrival", "request"), default="arrival", help=(
         "request: send the flights' own times, to a gateway with monitors.event_time = \"request\" (as the demo's)"
     ))  # fmt: skip
-    made.add_argument("locust", nargs="*", metavar="-- LOCUST'S OPTION")
     return made
 
 
 def main() -> None:
     """Becomes Locust, in a process that it patches from the start."""
-    arguments = parser().parse_args()
-    os.execv(sys.executable, [sys.executable, "-m", "locust", *command(arguments)])
+    os.execv(sys.executable, [sys.executable, "-m", "locust", *command(sys.argv[1:])])
 
 
 if __name__ == "__main__":
