@@ -21,6 +21,7 @@ data_dir = "{data}"
 [gateway]
 port = 0
 retries = {retries}
+{gateway}
 [admin]
 port = 0
 [metrics]
@@ -90,10 +91,15 @@ class Gateway:
 
 
 @contextmanager
-def running(folder: Path, models: Mapping[str, bytes], *, extra: str = "", retries: int = 1) -> Iterator[Gateway]:
-    """Publish `models` as version 1 of their names; `gaugeway up` with CONFIG and `extra`, until the block ends."""
+def running(
+    folder: Path, models: Mapping[str, bytes], *, extra: str = "", gateway: str = "", retries: int = 1
+) -> Iterator[Gateway]:
+    """Publish `models` as version 1 of their names; `gaugeway up` with CONFIG and `extra`, until the block ends.
+
+    `gateway` are more keys of that section.
+    """
     data, config = folder / "data", folder / "gaugeway.toml"
-    config.write_text(CONFIG.format(data=data, retries=retries) + extra)
+    config.write_text(CONFIG.format(data=data, retries=retries, gateway=gateway) + extra)
     for name, model in models.items():
         file = folder / f"{name}.onnx"
         file.write_bytes(model)

@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     add("--leave-open", action="store_true", help="a client that gives up does not close its connection")
     add("--retries", type=int, default=0, help="of a request that was refused or given up, at once")
     add("--honour-retry-after", action="store_true", help="wait as long as a refusal asks before a retry")
-    add("--clients", type=int, default=8, help="each with its own name and connections")
+    add("--clients", type=int, default=8, help="each with an address and connections of its own")
     add("--priority-mix", type=_mix, default={"default": 1.0}, help="critical=0.1,default=0.8,sheddable=0.1")
     add("--factor", type=float, help="the model's answer is this times its input; else answers are learned before")
     add("--distinct", type=int, default=256, help="inputs whose answers are learned")

@@ -30,7 +30,7 @@ class Behaviour:
     leave_open: bool = False  # and does not close the connection, like a client behind a proxy
     retries: int = 0  # after a refusal or a timeout
     honour_retry_after: bool = False  # else at once, which is what makes a storm
-    clients: int = 1  # each with connections of its own, and its name in x-gaugeway-client
+    clients: int = 1  # each with connections of its own; to a loopback address, from an address of its own
     most_connections: int = 512  # of each
     drain_s: float = 10.0  # to wait for answers after the last arrival
 
@@ -42,8 +42,9 @@ class Generator:
         where, clients = urlsplit(url), range(behaviour.clients)
         host, port = where.hostname or "127.0.0.1", where.port or 80
         self._plan, self._workload, self._behaviour = plan, workload, behaviour
-        self._heads = [[_head(where.netloc, model, name, c, behaviour) for name in plan.names] for c in clients]
-        self._pools = [Pool(host, port, behaviour.most_connections, self._answered) for _ in clients]
+        self._heads = [_head(where.netloc, model, name, behaviour) for name in plan.names]
+        sources = [f"127.0.0.{2 + c % 250}" if host.startswith("127.") else "" for c in clients]
+        self._pools = [Pool((host, port), source, behaviour.most_connections, self._answered) for source in sources]
         self._pending: deque[tuple[float, Attempt]] = deque()  # attempts by the time at which they are given up
         self._times = plan.times_s.tolist()
         self.outcomes = Outcomes.of(len(plan))
@@ -98,7 +99,7 @@ class Generator:
         """The first attempt at a request, or one more."""
         client = self._plan.clients[request]
         body = b'{"id":"%d",%b' % (request, self._workload.body(request)[1:])
-        head = self._heads[client][self._plan.priorities[request]]
+        head = self._heads[self._plan.priorities[request]]
         attempt = Attempt(request, b"%b%d\r\n\r\n%b" % (head, len(body), body))
         self.outcomes.attempts[request] += 1
         if self._behaviour.timeout_s:
@@ -161,14 +162,13 @@ class Generator:
             self._finished.set()
 
 
-def _head(host: str, model: str, priority: str, client: int, behaviour: Behaviour) -> bytes:
+def _head(host: str, model: str, priority: str, behaviour: Behaviour) -> bytes:
     """All of a head but the length of the body, which holds the id: heads that repeat cost a gateway less."""
     lines = [
         f"POST /v2/models/{model}/infer HTTP/1.1",
         f"host: {host}",
         "content-type: application/json",
         f"x-gaugeway-priority: {priority}",
-        f"x-gaugeway-client: client-{client}",
     ]
     if behaviour.tell_deadline:
         lines.append(f"x-gaugeway-deadline-s: {behaviour.deadline_s:g}")

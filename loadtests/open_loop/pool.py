@@ -21,8 +21,11 @@ class Attempt:
 class Pool:
     """Calls `answered` once for each attempt: with its reply, or None when its connection ended or never came."""
 
-    def __init__(self, host: str, port: int, most: int, answered: Callable[[Attempt, Reply | None], None]) -> None:
-        self._where, self._most, self._answered = (host, port), most, answered
+    def __init__(
+        self, to: tuple[str, int], source: str, most: int, answered: Callable[[Attempt, Reply | None], None]
+    ) -> None:
+        self._to, self._source = to, (source, 0) if source else None
+        self._most, self._answered = most, answered
         self._idle: list[Connection] = []
         self._waiting: deque[Attempt] = deque()
         self._under_way: dict[Connection, Attempt | None] = {}  # every open connection
@@ -45,7 +48,8 @@ class Pool:
         """One more connection."""
         connection = Connection(self._ended)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: connection, *self._where)
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: connection, *self._to, local_addr=self._source)
         except OSError:
             if (attempt := self._next()) is not None:
                 self._answered(attempt, None)

@@ -23,6 +23,7 @@ class Asked:
     k: float
     id: str
     head: str
+    client: str  # its address
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._client: str = transport.get_extra_info("peername")[0]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.closed += 1
@@ -71,7 +73,7 @@ class _Connection(asyncio.Protocol):
 
     def _respond(self, head: str, body: bytes) -> None:
         document = json.loads(body)
-        asked = Asked(document["inputs"][0]["data"][0], document.get("id", ""), head)
+        asked = Asked(document["inputs"][0]["data"][0], document.get("id", ""), head, self._client)
         self._server.asked.append(asked)
         answer = self._server.answer(asked)
         if answer.after_s:

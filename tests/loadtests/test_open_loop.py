@@ -51,12 +51,12 @@ def test_every_arrival_is_sent_on_time_and_answered() -> None:
     assert sum(one.sent for one in found.classes) == sum(one.good for one in found.classes) == 100
 
 
-def test_a_request_names_its_class_client_deadline_and_id() -> None:
+def test_a_request_names_its_class_deadline_and_id_and_comes_from_its_client() -> None:
     server = Server()
     drive(server)
     heads = [asked.head for asked in server.asked]
     assert {head.split("x-gaugeway-priority: ")[1].split("\r\n")[0] for head in heads} == {"default", "critical"}
-    assert {head.split("x-gaugeway-client: ")[1].split("\r\n")[0] for head in heads} == {"client-0", "client-1"}
+    assert {asked.client for asked in server.asked} == {"127.0.0.2", "127.0.0.3"}
     assert all("x-gaugeway-deadline-s: 0.5\r\n" in head for head in heads)
     assert sorted(int(asked.id) for asked in server.asked) == list(range(100))
     server = Server()
