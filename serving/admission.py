@@ -1,0 +1,230 @@
+"""Who is let in, and who is told at once to come back later: one `Admission` per version and worker.
+
+What may be in flight follows from Little's law: as many rows as the replicas answer in the time that a request may
+wait. How fast they answer is measured only while something waits at the end of every batch, so that a quiet hour is
+not taken for a slow model; what they could do at best follows from the run of a batch, so that the bound is right
+before anything ever waited. Latency is not looked at: with adaptive batches it grows with the load long before there
+is too much of it, and methods that compare it with a time without load (Netflix's Gradient2, Envoy's adaptive
+concurrency) shed requests that would have been answered; the simulations in the tests say by how much.
+
+Pure: no clock, no I/O; `now` is in seconds of any steady clock.
+
+References: J. Little, "A proof for the queuing formula L = λW", Operations Research 9 (1961). N. Cardwell et al.,
+"BBR: congestion-based congestion control", ACM Queue 14 (2016): the greatest of recent rates. The limiter of Apache
+bRPC multiplies a measured peak rate in the same way.
+"""
+
+import math
+import random
+from collections import deque
+from dataclasses import dataclass
+
+from serving.errors import BadRequest, Overloaded
+
+PRIORITIES = ("critical", "default", "sheddable", "shadow")
+CRITICAL, DEFAULT, SHEDDABLE, SHADOW = range(4)
+SHARES = (1.0, 0.5, 0.25, 0.125)  # of the limit, by priority
+GREEDY = 0.75  # of its share of the limit is what a client may fill that has more than its part already
+REASONS = ("inflight", "queue", "limit", "client", "deadline")
+
+DEPTH = 3  # runs a request lives through while all is well: two batches on a link, and the one that it joins
+WINDOW_S, WINDOW_BATCHES = 0.1, 4  # at least, of each replica
+RATES = 5  # windows whose best rate counts: a pause of the machine is no slower model
+GROWTH = 1.5  # of the limit, per window in which somebody found a replica free
+LONGEST_RETRY_S = 30.0
+
+
+@dataclass(slots=True)
+class Places:
+    """Requests that a worker has open, over all of its versions, and how many it may."""
+
+    bound: int
+    taken: int = 0
+
+
+class Pace:
+    """How fast a version answers: `row_s` seconds for each row in flight, `run_s` for a batch."""
+
+    def __init__(self, queue_target_s: float) -> None:
+        self._queue_target_s = queue_target_s
+        self._replicas = self._batch_rows = 1
+        self.limit_rows = math.inf
+        self.row_s = self.run_s = 0.0
+        self._rates: deque[float] = deque(maxlen=RATES)
+        self._begin(-math.inf)
+
+    def resize(self, replicas: int, batch_rows: int) -> None:
+        self._replicas, self._batch_rows = max(1, replicas), batch_rows
+        self._bound(self.limit_rows)
+
+    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> bool:
+        """A batch ended while `queued_rows` waited for a replica; whether the limit may have changed."""
+        first = self.run_s == 0.0
+        self.run_s += (run_s - self.run_s) * (1.0 if first else 0.1)
+        self._rows += rows
+        self._batches += 1
+        self._busy &= queued_rows > 0
+        if now - self._start < WINDOW_S or self._batches < WINDOW_BATCHES * self._replicas:
+            if first:
+                self._bound(self.limit_rows)
+            return first
+        self._judge(now)
+        return True
+
+    def idle(self, now: float) -> bool:
+        """Nothing is in flight; whether the limit may have changed."""
+        if now - self._start < WINDOW_S:
+            return False
+        self._busy = False
+        self._judge(now)
+        return True
+
+    def _judge(self, now: float) -> None:
+        """End a window."""
+        if self._busy:
+            self._rates.append(self._rows / (now - self._start))
+            self._bound(self._rows_in(1.0 / max(self._rates)))
+            self.row_s = max(self.row_s, len(self._rates) / sum(self._rates))
+        else:
+            self._rates.clear()
+            self._bound(self.limit_rows * GROWTH)
+        self._begin(now)
+
+    def _bound(self, limit_rows: float) -> None:
+        """The limit, at most what the replicas could do if a full batch took no longer than those that were seen."""
+        if self.run_s > 0.0:
+            self.row_s = self.run_s / (self._replicas * self._batch_rows)
+            limit_rows = min(limit_rows, self._rows_in(self.row_s))
+        self.limit_rows = limit_rows
+
+    def _rows_in(self, row_s: float) -> float:
+        """In flight while ordinary requests, which may fill half of it, wait for as long as they may."""
+        return (DEPTH * self.run_s + self._queue_target_s) / (row_s * SHARES[DEFAULT])
+
+    def _begin(self, now: float) -> None:
+        self._start, self._rows, self._batches, self._busy = now, 0, 0, True
+
+
+class Admission:
+    """The door of one version in one worker. Every `admit` that does not raise is followed by one `release`."""
+
+    def __init__(
+        self, name: str, places: Places, *, max_queue_rows: int, queue_target_s: float, rng: random.Random
+    ) -> None:
+        self._name, self._places, self._rng = name, places, rng
+        self._max_queue_rows = max_queue_rows
+        self._pace = Pace(queue_target_s)
+        self.rows = 0  # in flight: waiting, on the wire, running
+        self._rows_of = [0] * len(PRIORITIES)
+        self._clients: dict[str, int] = {}  # rows in flight; never more entries than requests in flight
+        self._admitted = self._refused = 0
+        self._pressure = 1.0  # requests per request admitted, in the last window
+        self._refresh()
+
+    @property
+    def limit_rows(self) -> float:
+        return self._pace.limit_rows
+
+    @property
+    def clients(self) -> int:
+        """How many have something in flight."""
+        return len(self._clients)
+
+    def resize(self, replicas: int, batch_rows: int) -> None:
+        """Replicas came or went, or a batch may have another length; 1 where requests run alone."""
+        self._pace.resize(replicas, batch_rows)
+        self._refresh()
+
+    def knock(self, priority: int) -> None:
+        """Refuse, before its body is parsed, what `admit` would refuse whatever it holds. Raises Overloaded."""
+        if self._places.taken >= self._places.bound:
+            raise self._refusal("inflight", f"{self._places.taken} requests are open in this worker")
+        if self.rows and self.rows >= self._most[priority]:
+            raise self._refusal("limit", self._crowd(priority))
+
+    def admit(self, client: str, priority: int, rows: int, deadline_s: float, queued_rows: int, now: float) -> None:
+        """Let a request in. Raises Overloaded. An idle version takes anything."""
+        ahead = self.rows
+        if self._places.taken >= self._places.bound:
+            raise self._refusal("inflight", f"{self._places.taken} requests are open in this worker")
+        if not ahead:
+            if self._pace.idle(now):
+                self._close()
+        elif ahead >= self._calm[priority] or ahead * self._pace.row_s + self._pace.run_s > deadline_s:
+            self._examine(client, priority, deadline_s)
+        if queued_rows and queued_rows + rows > self._max_queue_rows:
+            raise self._refusal("queue", f"{queued_rows} rows wait, the bound is {self._max_queue_rows}")
+        self._places.taken += 1
+        self._admitted += 1
+        self.rows = ahead + rows
+        self._rows_of[priority] += rows
+        clients = self._clients
+        clients[client] = clients.get(client, 0) + rows
+
+    def release(self, client: str, priority: int, rows: int) -> None:
+        """A request that was let in is over, however it ended."""
+        self._places.taken -= 1
+        self.rows -= rows
+        self._rows_of[priority] -= rows
+        left = self._clients[client] - rows
+        if left:
+            self._clients[client] = left
+        else:
+            del self._clients[client]
+
+    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> None:
+        """A batch ended after `run_s` in the model, while `queued_rows` waited for a replica."""
+        if self._pace.ran(rows, run_s, queued_rows, now):
+            self._close()
+
+    def _examine(self, client: str, priority: int, deadline_s: float) -> None:
+        if self.rows >= self._most[priority]:
+            raise self._refusal("limit", self._crowd(priority))
+        if self.rows >= self._calm[priority] and self._greedy(client, priority):
+            raise self._refusal("client", f"{self._clients[client]} of {self.rows} rows in flight are this client's")
+        wait_s = sum(self._rows_of[: priority + 1]) * self._pace.row_s + self._pace.run_s
+        if wait_s > deadline_s:
+            raise self._refusal("deadline", f"an answer would take {wait_s:.3g} s, the deadline is {deadline_s:.3g} s")
+
+    def _greedy(self, client: str, priority: int) -> bool:
+        """Whether it has more than its part of what is in flight, or twice as much while there is room.
+
+        One more client is counted than there are: the next to come.
+        """
+        calm, most = self._calm[priority], self._most[priority]
+        parts = 1.0 + (most - self.rows) / (most - calm)
+        return self._clients.get(client, 0) * (len(self._clients) + 1) > parts * self.rows
+
+    def _close(self) -> None:
+        self._pressure = 1.0 + self._refused / max(1, self._admitted)
+        self._admitted = self._refused = 0
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._most = [self._pace.limit_rows * share for share in SHARES]
+        self._calm = [GREEDY * most for most in self._most]
+
+    def _crowd(self, priority: int) -> str:
+        return f"{self.rows} rows are in flight, {PRIORITIES[priority]} requests may fill {self._most[priority]:.0f}"
+
+    def _refusal(self, reason: str, facts: str) -> Overloaded:
+        """Spread over a time that grows with the crowd, so that it does not come back as one."""
+        self._refused += 1
+        spread_s = min(2.0 * self._pressure, LONGEST_RETRY_S - 1.0)
+        return Overloaded(f"{self._name}: {facts}", 1.0 + self._rng.random() * spread_s, reason)
+
+
+def priority_of(header: bytes | None) -> int:
+    """The class that a request names for itself. Raises BadRequest.
+
+    >>> priority_of(b"critical"), priority_of(None)
+    (0, 1)
+    """
+    if header is None:
+        return DEFAULT
+    if (found := _NAMED.get(header)) is None:
+        raise BadRequest(f"x-gaugeway-priority must be critical, default or sheddable, got {header[:40]!r}")
+    return found
+
+
+_NAMED = {name.encode(): at for at, name in enumerate(PRIORITIES) if at != SHADOW}
