@@ -3,8 +3,9 @@
 import re
 
 from serving.errors import BadRequest, PayloadTooLarge
+from serving.head import HEADER
 
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e]*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e]*)?")
 _MAX_LINE_BYTES, _MAX_TRAILER_BYTES = 256, 2**13
 
 
@@ -43,8 +44,10 @@ class Chunked:
                 self._begin(line)
             elif not line:
                 return buffer[at:]
-            else:
+            elif HEADER.fullmatch(line):
                 self._trailer_bytes += len(line)
+            else:
+                raise BadRequest(f"malformed trailer: {line[:100]!r}")
         self._buffer = buffer[at:]
         return None
 

@@ -14,7 +14,7 @@ MAX_LINE_BYTES, MAX_HEAD_BYTES, MAX_HEADERS = 2**13, 2**16, 100
 CHUNKED = -1  # as length of a body
 
 _REQUEST = re.compile(rb"([A-Za-z]{1,20}) (?:https?://[^/?#\s]+)?([/*][\x21-\x7e\x80-\xff]*) HTTP/(\d\.\d)")
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
+HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"x-request-id")
 
@@ -64,8 +64,12 @@ def parse(raw: bytes) -> Head:
     )
 
 
-def check_size(part: bytes) -> None:
-    """Raises HeaderTooLarge for the beginning of a head that is too large already."""
+def check_start(part: bytes) -> None:
+    """Raises HeaderTooLarge or BadRequest for the beginning of a head that nothing can make right any more."""
+    if part.strip(b"\r\n") and not part[:1].isalpha():
+        raise BadRequest(f"expected a request, got {part[:40]!r}")
+    if part.count(b"\n") != part.count(b"\r\n"):
+        raise BadRequest("a line of the request's head ends without CR")
     _measure(part, part.split(b"\r\n"))
 
 
@@ -82,7 +86,7 @@ def _headers(lines: list[bytes]) -> dict[bytes, bytes]:
     """Names in lower case; what may be given several times is joined as RFC 9110 (5.3) has it."""
     headers: dict[bytes, bytes] = {}
     for line in lines:
-        found = _HEADER.fullmatch(line)
+        found = HEADER.fullmatch(line)
         if found is None:
             raise BadRequest(f"malformed header line: {line[:100]!r}")
         name, value = found[1].lower(), found[2].strip(b" \t")

@@ -74,7 +74,13 @@ class Server:
 
     async def listen(self, sock: socket, tls: ssl.SSLContext | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(lambda: Connection(self), sock=sock, ssl=tls, backlog=1024)
+        self._server = await self._loop.create_server(
+            lambda: Connection(self),
+            sock=sock,
+            backlog=1024,
+            ssl=tls,
+            ssl_handshake_timeout=self.limits.head_s if tls else None,
+        )
         self._sweep()
 
     async def drain(self, timeout_s: float) -> None:
@@ -144,6 +150,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.connections.add(self)
         if self._server.full:
             self._refuse(Overloaded("too many connections"))
+            self._transport.close()  # without a moment for what still comes: descriptors are what is short
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -175,9 +182,9 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(error)
 
     def finish(self) -> None:
-        """Close once what is being answered is answered."""
+        """Close once what was begun is answered."""
         self._closing = True
-        if self._request is None and self._transport is not None:
+        if self._head is None and not self._rest and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
@@ -187,9 +194,9 @@ class Connection(asyncio.BufferedProtocol):
     def sweep(self, now: float) -> None:
         """End what takes too long: a head, a body, a reader, or nothing at all."""
         limits, waited_s = self._server.limits, now - self._since
-        if not self._writing or self._refused:
+        if not self._writing or self._refused or self._transport is None or self._transport.is_closing():
             if waited_s > (LINGER_S if self._refused else limits.write_s):
-                self.abort()
+                self.abort()  # closing waits for a client that reads
         elif self._request is not None:
             self._since = now
         elif self._head is not None:
@@ -224,10 +231,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin(self, data: bytes) -> None:
         """A request starts in `data`."""
-        end = data.find(b"\r\n\r\n")
-        while end == 0 or (end > 0 and data.startswith(b"\r\n")):  # empty lines before a request are no harm
+        if data.startswith(b"\r\n"):  # one empty line before a request is no harm (RFC 9112, 2.2)
             data = data[2:]
-            end = data.find(b"\r\n\r\n")
+        end = data.find(b"\r\n\r\n")
         if end < 0:
             self._wait_for_head(data)
             return
@@ -243,8 +249,7 @@ class Connection(asyncio.BufferedProtocol):
             self._wait_for_body(known, data[at:])
 
     def _wait_for_head(self, data: bytes) -> None:
-        if len(data) > head.MAX_LINE_BYTES:
-            head.check_size(data)
+        head.check_start(data)
         if not self._rest:
             self._since = self._began = self._server.now
         self._rest = data
@@ -258,11 +263,12 @@ class Connection(asyncio.BufferedProtocol):
             self._continue(data)
         else:
             self._sized = self._server.room(known.length)
-            self._hold(known.length)
             self._sized[: len(data)] = data
             self._at = len(data)
+            self._hold(len(data))
 
     def _grow(self, size: int) -> None:
+        self._hold(size)
         self._at += size
         self._since = self._server.now
         if self._sized is not None and self._head is not None and self._at == len(self._sized):
@@ -295,7 +301,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.application(request)
 
     def _answer(self, response: Response) -> None:
-        known, self._head, self._request = self._head, None, None
+        known, self._head, self._request, self._since = self._head, None, None, self._server.now
         if self._transport is None or known is None:  # it left
             return
         keep = known.keep_alive and not self._closing
@@ -329,8 +335,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._request is None and self._head is None and self._rest and self._writing and self._transport:
             if not self._transport.is_closing():
                 self._transport.resume_reading()
+                data, self._rest = self._rest, b""
                 try:
-                    self._begin(self._rest)
+                    self._begin(data)
                 except GaugewayError as error:
                     self._refuse(error)
 

@@ -26,6 +26,7 @@ from serving.metrics import Page
 from serving.record import RingWriter
 from serving.routing import Table
 from serving.server import Limits, Server
+from serving.tls import server_context
 
 log = logging.getLogger("gaugeway.worker")
 
@@ -112,7 +113,7 @@ async def serve(config: Config, slot: int) -> None:
     gc.freeze()  # what was imported is never garbage; a full collection among it costs milliseconds
     gc.set_threshold(50_000, 20, 100)
     try:
-        await server.listen(listen(config.gateway.host, config.gateway.port))
+        await server.listen(listen(config.gateway.host, config.gateway.port), server_context(config.gateway.tls))
         await stop.wait()
         await server.drain(DRAIN_S)
     finally:
