@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?=
+QUICK ?=
 TESTS ?=
 UPGRADE ?=
 UV ?= $(BIN)/uv
@@ -20,7 +21,8 @@ help:
 	@echo "make demo     the demo; options: make demo DEMO=\"--days 30 --exit\""
 	@echo "make test     every test, fast ones first; a part: make test TESTS=tests/test_record.py"
 	@echo "make lint     ruff and mypy"
-	@echo "make bench    Gaugeway beside the ceiling on the same model; options: make bench BENCH=\"…\""
+	@echo "make bench    Gaugeway beside its peers on the same models; five minutes: make bench QUICK=1;"
+	@echo "              a part: make bench BENCH=\"--peers triton,gaugeway --rounds 3\""
 	@echo "make lock     pin the dependencies anew; to the newest: make lock UPGRADE=--upgrade"
 	@echo "make clean    remove $(VENV) and every cache"
 
@@ -40,7 +42,7 @@ lint: dev
 	$(BIN)/mypy
 
 bench: dev system
-	$(BIN)/python -m loadtests.bench $(BENCH)
+	$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(BENCH)
 
 # The lock of the tests holds only what the first does not, so `make demo` and `make test` share every pin.
 lock: dev

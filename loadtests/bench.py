@@ -1,190 +1,241 @@
-"""Gaugeway beside the ceiling on the same model, driven by wrk in interleaved rounds: ``make bench``.
+"""Gaugeway beside its peers on the same models, driven by wrk in interleaved rounds: ``make bench``.
 
-Everything of Gaugeway is on: routing between versions' weights, metrics, records, monitors. Only ratios of one run
-mean anything: machines are shared. Writes docs/benchmarks.md.
+Each peer is installed once into an environment of its own, started with one worker, held against onnxruntime, and
+driven in turn. One that cannot be installed or started is named with its reason. Writes docs/benchmarks.md and its
+plots; only ratios of one run mean anything.
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
-import re
+import shlex
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import Progress
 
-from loadtests import boosting
+from loadtests import environments, running
+from loadtests.page import Report, page
+from loadtests.peers.apps.onnx_session import OnnxSession
+from loadtests.peers.ceilings import CEILING_PROTOCOL, CEILING_UVICORN
+from loadtests.peers.gaugeway import GAUGEWAY, GAUGEWAY_UNMONITORED
+from loadtests.peers.kserve import KSERVE
+from loadtests.peers.litserve import LITSERVE
+from loadtests.peers.mlserver import MLSERVER
+from loadtests.peers.omle import OMLE
+from loadtests.peers.peer import FOLDER, ROOT, Peer
+from loadtests.peers.ray_serve import SERVE, SERVE_HAPROXY
+from loadtests.peers.triton import TRITON
+from loadtests.rounds import Cell, Measured, Medians, medians, plan
+from loadtests.running import NotRunning, Running
+from loadtests.workloads import WORKLOADS, Workload
 
-CONNECTIONS = (1, 32, 128)
-PATH = "/v2/models/m/infer"
-LUA = """
-wrk.method = "POST"
-wrk.headers["content-type"] = "application/json"
-wrk.body = '{body}'
-"""
+PEERS: dict[str, Peer] = {
+    "gaugeway": GAUGEWAY,
+    "gaugeway-unmonitored": GAUGEWAY_UNMONITORED,
+    "triton": TRITON,
+    "omle": OMLE,
+    "mlserver": MLSERVER,
+    "kserve": KSERVE,
+    "serve": SERVE,
+    "serve-haproxy": SERVE_HAPROXY,
+    "litserve": LITSERVE,
+    "ceiling-uvicorn": CEILING_UVICORN,
+    "ceiling-protocol": CEILING_PROTOCOL,
+}
+QUICK = ("gaugeway", "gaugeway-unmonitored", "triton", "mlserver", "serve", "ceiling-uvicorn", "ceiling-protocol")
+WARM_S = 1
+BARE_RUNS = 500
 
-
-@dataclass(frozen=True)
-class Round:
-    """One run of wrk."""
-
-    requests_per_s: float
-    p50_s: float
-    p99_s: float
-    failed: int
+say = Console(stderr=True).print
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Example: python -m loadtests.bench --rounds 3")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=5, help="of each round")
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"))
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        script = Path(folder) / "request.lua"
-        script.write_text(LUA.format(body=_body()))
-        (Path(folder) / "m.onnx").write_bytes(boosting.model(boosting.rows()))
-        urls = {
-            "gaugeway": stack.enter_context(_gaugeway(Path(folder))),
-            "ceiling": stack.enter_context(_ceiling(Path(folder))),
-        }
-        rounds = _measure(urls, script, arguments.rounds, arguments.seconds)
-    arguments.out.write_text(_page(rounds, arguments))
-    print(arguments.out.read_text())
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="gaugeway-bench-") as folder, ExitStack() as stack:
+        bench = Bench(Path(folder), {name: WORKLOADS[name]() for name in arguments.workloads})
+        stack.callback(bench.stop)
+        bench.start(arguments.peers)
+        bench.check()
+        bench.measure(arguments.rounds, arguments.seconds)
+        report = bench.report(arguments)
+    arguments.out.write_text(page(report))
+    say(f"Wrote {arguments.out}")
 
 
-def _measure(urls: dict[str, str], script: Path, rounds: int, seconds: int) -> dict[tuple[str, int], list[Round]]:
-    found: dict[tuple[str, int], list[Round]] = {}
-    with Progress() as progress:
-        task = progress.add_task("wrk", total=(rounds + 1) * len(urls) * len(CONNECTIONS))
-        for turn in range(rounds + 1):  # the first warms
-            for connections in CONNECTIONS:
-                for name, url in urls.items():
-                    one = _wrk(url, connections, script, seconds if turn else 1)
-                    if turn:
-                        found.setdefault((name, connections), []).append(one)
+class Bench:
+    """All peers of one run; who fails on the way leaves with a reason in `missing`."""
+
+    def __init__(self, folder: Path, workloads: Mapping[str, Workload]) -> None:
+        self._folder, self._workloads = folder, workloads
+        self._running: dict[str, Running] = {}
+        self._measured: defaultdict[Cell, list[Measured]] = defaultdict(list)
+        self._versions: dict[str, dict[str, str]] = {}
+        self._bare_s = {name: self._bare(workload) for name, workload in workloads.items()}
+        self.missing: dict[str, str] = {}
+
+    def start(self, names: Iterable[str]) -> None:
+        """Install and start, and go on to the next: they come up together."""
+        for name in names:
+            peer = PEERS[name]
+            self.missing |= {f"{name}, {w}": why for w, why in peer.lacks.items() if w in self._workloads}
+            try:
+                say(f"{name}: environment")
+                python = running.install(peer)
+                say(f"{name}: start")
+                self._running[name] = running.start(peer, python, self._folder / name, self._workloads)
+                self._versions[name] = environments.versions(python, peer.packages)
+            except NotRunning as error:
+                self._leave(name, error)
+
+    def check(self) -> None:
+        """Hold every answer against onnxruntime's."""
+        for name, one in list(self._running.items()):
+            try:
+                for workload in one.urls:
+                    one.check(self._workloads[workload], self._folder / f"{workload}.onnx")
+                say(f"{name}: answers as onnxruntime does")
+            except NotRunning as error:
+                self._leave(name, error)
+
+    def measure(self, rounds: int, seconds: int) -> None:
+        with Progress() as progress:
+            task = progress.add_task("rounds of wrk", total=(rounds + 1) * len(list(self._plan(0))))
+            for turn in range(rounds + 1):  # the first warms
+                for cell in list(self._plan(turn)):
+                    self._drive(cell, seconds if turn else WARM_S, keep=turn > 0)
                     progress.advance(task)
-    return found
 
-
-def _wrk(url: str, connections: int, script: Path, seconds: int) -> Round:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), "--latency", url + PATH]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    failed = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", text))
-    return Round(
-        float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]), _quantile(text, 50), _quantile(text, 99), failed
-    )
-
-
-def _quantile(text: str, percent: int) -> float:
-    number, unit = re.findall(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s)$", text, re.M)[0]
-    return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
-
-
-@contextmanager
-def _gaugeway(folder: Path) -> Iterator[str]:
-    reference, config = folder / "reference.parquet", folder / "gaugeway.toml"
-    boosting.write_reference(boosting.rows(seed=1), str(reference))
-    ports = _free_ports(4)
-    config.write_text(
-        f'data_dir = "{folder / "data"}"\n[gateway]\nport = {ports[0]}\n[admin]\nport = {ports[1]}\n'
-        f"[metrics]\nnode_port = {ports[2]}\ncontroller_port = {ports[3]}\n"
-    )
-    command = [sys.executable, "-m", "serving.cli"]
-    what = ["--task", "classification", "--prediction", "probabilities:1", "--features", ",".join(boosting.FEATURES)]
-    rows = ["--reference", str(reference), "--label", "label", "--config", str(config)]
-    subprocess.run([*command, "publish", "m", str(folder / "m.onnx"), *what, *rows], check=True, capture_output=True)
-    with _process([*command, "up", "--config", str(config)]):
-        yield _when_ready(f"http://127.0.0.1:{ports[0]}")
-
-
-@contextmanager
-def _ceiling(folder: Path) -> Iterator[str]:
-    port = _free_ports(1)[0]
-    with _process([sys.executable, "-m", "loadtests.ceiling", str(folder / "m.onnx"), "--port", str(port)]):
-        yield _when_ready(f"http://127.0.0.1:{port}")
-
-
-@contextmanager
-def _process(command: list[str]) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _when_ready(url: str, timeout_s: float = 90.0) -> str:
-    until = time.monotonic() + timeout_s
-    while True:
-        try:
-            request = urllib.request.Request(url + PATH, _body().encode(), {"content-type": "application/json"})
-            with urllib.request.urlopen(request, timeout=2):
-                return url
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-
-
-def _body() -> str:
-    return json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": boosting.ROW}]})
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _page(rounds: dict[tuple[str, int], list[Round]], arguments: argparse.Namespace) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Written by `python -m loadtests.bench --rounds {arguments.rounds} --seconds {arguments.seconds}`"
-        " (`make bench`): medians over interleaved rounds of `wrk -t1` on one machine; only the ratios mean anything.",
-        "Model: 16 floats -> gradient boosting, 100 trees; JSON, one row a request. Gaugeway: one worker, one replica;"
-        " routing, metrics, records and monitors on. The ceiling:"
-        " uvicorn + orjson + onnxruntime in one process, nothing else.",
-        "",
-        f"Machine: {os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()},"
-        f" ray {version('ray')}, onnxruntime {version('onnxruntime')}, uvicorn {version('uvicorn')}, wrk"
-        f" {'present' if shutil.which('wrk') else 'missing'}.",
-        "",
-        "| connections | requests/s | ceiling | ratio | p50 ms | ceiling | p99 ms | ceiling | failed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for connections in CONNECTIONS:
-        ours, ceiling = (_medians(rounds[name, connections]) for name in ("gaugeway", "ceiling"))
-        lines.append(
-            f"| {connections} | {ours[0]:,.0f} | {ceiling[0]:,.0f} | {ours[0] / ceiling[0]:.2f} | {ours[1] * 1e3:.3f}"
-            f" | {ceiling[1] * 1e3:.3f} | {ours[2] * 1e3:.2f} | {ceiling[2] * 1e3:.2f}"
-            f" | {sum(r.failed for r in rounds['gaugeway', connections])} |"
+    def report(self, arguments: argparse.Namespace) -> Report:
+        cells = {cell: medians(runs) for cell, runs in self._measured.items() if cell.peer in self._running}
+        return Report(
+            command=shlex.join(["python", "-m", "loadtests.bench", *sys.argv[1:]]),
+            date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+            machine=_machine(),
+            rounds=arguments.rounds,
+            seconds=arguments.seconds,
+            workloads={name: one.said for name, one in self._workloads.items()},
+            cells=cells,
+            bare_s=self._bare_s,
+            peers={name: PEERS[name].said for name in self._running},
+            versions=self._versions,
+            missing=self.missing,
+            images=_plots(cells, arguments.out.parent / "images"),
         )
-    return "\n".join(lines) + "\n"
+
+    def stop(self) -> None:
+        for name, one in self._running.items():
+            say(f"{name}: stop")
+            one.server.stop()
+
+    def _plan(self, turn: int) -> Iterable[Cell]:
+        connections = {name: one.connections for name, one in self._workloads.items()}
+        peers = {w: [name for name, one in self._running.items() if w in one.urls] for w in connections}
+        return plan(connections, peers, turn)
+
+    def _drive(self, cell: Cell, seconds: int, keep: bool) -> None:
+        if cell.peer not in self._running:
+            return
+        try:
+            measured = self._running[cell.peer].drive(cell.workload, cell.connections, seconds)
+        except NotRunning as error:
+            self._leave(cell.peer, error)
+            return
+        if keep:
+            self._measured[cell].append(measured)
+
+    def _leave(self, name: str, why: NotRunning) -> None:
+        self.missing[name] = str(why)
+        say(f"{name}: left out: {why}", style="bold red")
+        if name in self._running:
+            server = self._running.pop(name).server
+            server.stop()
+            shutil.copy(server.log, environments.cache() / f"{name}.log")
+
+    def _bare(self, workload: Workload) -> float:
+        """Median seconds of the model's run with nothing around it; leaves the model's file, too."""
+        path = self._folder / f"{workload.name}.onnx"
+        path.write_bytes(workload.model)
+        session = OnnxSession(str(path))
+        return statistics.median(_timed(session, workload) for _ in range(BARE_RUNS))
 
 
-def _medians(rounds: list[Round]) -> tuple[float, float, float]:
+def _timed(session: OnnxSession, workload: Workload) -> float:
+    start = time.perf_counter()
+    session.run(workload.inputs)
+    return time.perf_counter() - start
+
+
+def _plots(cells: Mapping[Cell, Medians], folder: Path) -> dict[str, str]:
+    """Drawn by the environment that has matplotlib; titles and paths beside the page."""
+    results = environments.cache() / "results.json"
+    points = [
+        asdict(c) | {"requests_per_s": m.requests_per_s, "latency_s": dict(m.latency_s)} for c, m in cells.items()
+    ]
+    results.write_text(json.dumps(points))
+    python = environments.environment(FOLDER / "plots.txt")
+    folder.mkdir(exist_ok=True, parents=True)
+    for old in folder.glob("bench-*.png"):
+        old.unlink()
+    subprocess.run([python, "-m", "loadtests.plots", results, folder], check=True, cwd=ROOT)
+    return {
+        path.stem.removeprefix("bench-"): f"{folder.name}/{path.name}" for path in sorted(folder.glob("bench-*.png"))
+    }
+
+
+def _machine() -> str:
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        statistics.median(r.requests_per_s for r in rounds),
-        statistics.median(r.p50_s for r in rounds),
-        statistics.median(r.p99_s for r in rounds),
+        f"{os.cpu_count()} cores ({names[0] if names else platform.machine()}), {memory_gib:.0f} GiB,"
+        f" Linux {platform.release()}, Python {platform.python_version()}"
     )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Example: python -m loadtests.bench --peers gaugeway,triton --rounds 3"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer peers, two short rounds: five minutes")
+    parser.add_argument("--peers", type=_names_of(PEERS), help=f"of {', '.join(PEERS)}; default: all")
+    parser.add_argument("--workloads", type=_names_of(WORKLOADS), default=list(WORKLOADS), help="default: all")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=int, help="of each round")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/benchmarks.md"), help="its plots go to images/ beside it"
+    )
+    arguments = parser.parse_args()
+    arguments.peers = arguments.peers or list(QUICK if arguments.quick else PEERS)
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    arguments.seconds = arguments.seconds or (2 if arguments.quick else 5)
+    return arguments
+
+
+def _names_of(known: Iterable[str]) -> "type[list[str]]":
+    """Reads a list with commas, and knows what may be in it."""
+
+    def names(text: str) -> list[str]:
+        if unknown := [name for name in text.split(",") if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+        return text.split(",")
+
+    return names  # type: ignore[return-value]
 
 
 if __name__ == "__main__":

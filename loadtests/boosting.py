@@ -21,14 +21,20 @@ def rows(count: int = 4000, seed: int = 0) -> pa.Table:
 
 def model(table: pa.Table) -> bytes:
     """`x` FP32 [N, 16] -> `label` INT64 [N], `probabilities` FP32 [N, 2]; 100 trees."""
-    values = np.column_stack([table[name].to_numpy() for name in FEATURES])
-    fitted = lightgbm.LGBMClassifier(n_estimators=100, verbose=-1, random_state=0).fit(
-        values, table["label"].to_numpy()
-    )
     converted = onnxmltools.convert_lightgbm(
-        fitted, initial_types=[("x", FloatTensorType([None, 16]))], zipmap=False, target_opset=15
+        _fitted(table), initial_types=[("x", FloatTensorType([None, 16]))], zipmap=False, target_opset=15
     )
     return bytes(converted.SerializeToString())
+
+
+def trees(table: pa.Table) -> str:
+    """The same model as LightGBM writes it."""
+    return str(_fitted(table).booster_.model_to_string())
+
+
+def _fitted(table: pa.Table) -> lightgbm.LGBMClassifier:
+    values = np.column_stack([table[name].to_numpy() for name in FEATURES])
+    return lightgbm.LGBMClassifier(n_estimators=100, verbose=-1, random_state=0).fit(values, table["label"].to_numpy())
 
 
 def write_reference(table: pa.Table, path: str) -> None:

@@ -1,0 +1,1 @@
+"""What runs inside the peers' processes, in their environments: they have onnxruntime, and not what Gaugeway has."""
