@@ -93,13 +93,28 @@ async def linked(path: Path, changed: Callable[[Link], None] = lambda link: None
 class ReplicaProcess:
     """An engine in a process of its own, announced below `folder`, to be killed or stopped."""
 
-    def __init__(self, folder: Path, name: str, manifest: Manifest, *, run_s: float = 0.0, offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        manifest: Manifest,
+        *,
+        run_s: float = 0.0,
+        offset: float = 0.0,
+        max_batch_rows: int = 256,
+    ) -> None:
         prepare(folder)
         self.name, self.manifest = name, manifest
         self.socket, self._computed = folder / "replicas" / f"{name}.sock", folder / f"{name}.computed"
         self.announcement = folder / "replicas" / f"{name}.json"
         spec = folder / f"{name}.spec"
-        options = {"folder": str(folder), "name": name, "run_s": run_s, "offset": offset}
+        options = {
+            "folder": str(folder),
+            "name": name,
+            "run_s": run_s,
+            "offset": offset,
+            "max_batch_rows": max_batch_rows,
+        }
         spec.write_text(json.dumps({**options, "manifest": json.loads(manifest.encode())}))
         self._process = subprocess.Popen([sys.executable, "-m", "tests.replicas", str(spec)])
         self.pid = self._process.pid
@@ -141,7 +156,8 @@ def _main(spec: Mapping[str, object]) -> None:
         return 2 * x + np.float32(offset)
 
     async def serve() -> None:
-        engine = Engine(manifest, Function(run, run_s), replica=name, expected_s=run_s)
+        most = int(str(spec["max_batch_rows"]))
+        engine = Engine(manifest, Function(run, run_s), replica=name, max_batch_rows=most, expected_s=run_s)
         socket = folder / "replicas" / f"{name}.sock"
         await engine.listen(socket)
         announced = Announcement(manifest.model, manifest.version, manifest.digest, name, str(socket), os.getpid())
