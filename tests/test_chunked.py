@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from serving.chunked import Chunked
 from serving.errors import GaugewayError
+from tests.ambiguous import CHUNKS
 from tests.raw_http import chunks
 
 PARTS = st.lists(st.binary(min_size=1, max_size=50), max_size=8)
@@ -41,34 +42,7 @@ def test_sizes_as_the_grammar_has_them(size: bytes) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [
-        b"x\r\n",
-        b"\r\n",
-        b" 3\r\nabc\r\n",
-        b"3 \r\nabc\r\n",
-        b"-3\r\nabc\r\n",
-        b"+3\r\nabc\r\n",
-        b"0x3\r\nabc\r\n",
-        b"3_0\r\nabc\r\n",
-        b"3.0\r\nabc\r\n",
-        b"3,3\r\nabc\r\n",
-        b"3\nabc\r\n0\r\n\r\n",
-        b"3;a\nb\r\nabc\r\n",
-        b"3\r\r\nabc\r\n",
-        b"3\0\r\nabc\r\n",
-        b"\xd9\xa3\r\nabc\r\n",
-        b"fffffffff\r\n",
-        b"1" * 40 + b"\r\n",
-        b"3;" + b"a" * 300,
-        b"3\r\nabcd\r\n",
-        b"3\r\nabc\n0\r\n\r\n",
-        b"3\r\nabc0\r\n\r\n",
-        b"0\r\nno trailer\r\n\r\n",
-        b"0\r\n folded: 1\r\n\r\n",
-        b"0\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"0\r\n" + b"a: b\r\n" * 3000,
-        b"0\r\na: " + b"b" * 9000,
-    ],
+    CHUNKS,
     ids=lambda sent: repr(sent)[:40],
 )
 def test_chunks_that_could_be_read_in_two_ways_are_refused(sent: bytes) -> None:

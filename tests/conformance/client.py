@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tests.raw_http import Wire
+
 X = [[1.0, 2.0, 3.0, 4.0], [-0.5, 0.5, -0.25, 0.25]]  # two rows of the input `x` of the model `conformance`
 
 
@@ -64,6 +66,10 @@ class Server:
     def predict(self) -> dict[str, Any]:
         """The outputs for `X`, by name: what other ways to ask must give too."""
         return outputs(ok(self.infer(x())))
+
+    def wire(self, timeout_s: float = 20.0) -> Wire:
+        url = urlsplit(str(self.http.base_url))
+        return Wire(url.hostname or "", url.port or 80, timeout_s)
 
     def connect(self) -> socket.socket:
         url = urlsplit(str(self.http.base_url))
