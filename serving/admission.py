@@ -17,6 +17,7 @@ bRPC multiplies a measured peak rate in the same way.
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.errors import BadRequest, Overloaded
@@ -41,6 +42,10 @@ class Places:
     bound: int
     taken: int = 0
 
+    @property
+    def crowd(self) -> str:
+        return f"{self.taken} requests are being answered by this worker, the bound is {self.bound}"
+
 
 class Pace:
     """How fast a version answers: `row_s` seconds for each row in flight, `run_s` for a batch."""
@@ -59,15 +64,17 @@ class Pace:
 
     def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> bool:
         """A batch ended while `queued_rows` waited for a replica; whether the limit may have changed."""
-        first = self.run_s == 0.0
-        self.run_s += (run_s - self.run_s) * (1.0 if first else 0.1)
-        self._rows += rows
+        if self.run_s == 0.0:
+            self.run_s = run_s
+            self._begin(now)
+            self._bound(self.limit_rows)
+            return True
+        self.run_s += 0.1 * (run_s - self.run_s)
+        self._rows += max(1, rows)
         self._batches += 1
         self._busy &= queued_rows > 0
         if now - self._start < WINDOW_S or self._batches < WINDOW_BATCHES * self._replicas:
-            if first:
-                self._bound(self.limit_rows)
-            return first
+            return False
         self._judge(now)
         return True
 
@@ -109,9 +116,16 @@ class Admission:
     """The door of one version in one worker. Every `admit` that does not raise is followed by one `release`."""
 
     def __init__(
-        self, name: str, places: Places, *, max_queue_rows: int, queue_target_s: float, rng: random.Random
+        self,
+        name: str,
+        places: Places,
+        *,
+        max_queue_rows: int,
+        queue_target_s: float,
+        rng: random.Random,
+        limited: Callable[[float], None] = lambda rows: None,
     ) -> None:
-        self._name, self._places, self._rng = name, places, rng
+        self._name, self._places, self._rng, self._limited = name, places, rng, limited
         self._max_queue_rows = max_queue_rows
         self._pace = Pace(queue_target_s)
         self.rows = 0  # in flight: waiting, on the wire, running
@@ -135,10 +149,15 @@ class Admission:
         self._pace.resize(replicas, batch_rows)
         self._refresh()
 
+    def full(self, priority: int) -> bool:
+        """Whether `admit` would refuse a request whatever it holds."""
+        rows = self.rows
+        return self._places.taken >= self._places.bound or (rows > 0 and rows >= self._most[priority])
+
     def knock(self, priority: int) -> None:
-        """Refuse, before its body is parsed, what `admit` would refuse whatever it holds. Raises Overloaded."""
+        """Raise Overloaded if `full`."""
         if self._places.taken >= self._places.bound:
-            raise self._refusal("inflight", f"{self._places.taken} requests are open in this worker")
+            raise self._refusal("inflight", self._places.crowd)
         if self.rows and self.rows >= self._most[priority]:
             raise self._refusal("limit", self._crowd(priority))
 
@@ -146,7 +165,7 @@ class Admission:
         """Let a request in. Raises Overloaded. An idle version takes anything."""
         ahead = self.rows
         if self._places.taken >= self._places.bound:
-            raise self._refusal("inflight", f"{self._places.taken} requests are open in this worker")
+            raise self._refusal("inflight", self._places.crowd)
         if not ahead:
             if self._pace.idle(now):
                 self._close()
@@ -201,6 +220,8 @@ class Admission:
         self._refresh()
 
     def _refresh(self) -> None:
+        if self._pace.limit_rows < math.inf:
+            self._limited(self._pace.limit_rows)
         self._most = [self._pace.limit_rows * share for share in SHARES]
         self._calm = [GREEDY * most for most in self._most]
 

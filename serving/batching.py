@@ -8,13 +8,13 @@ each alone, within the deadline and a budget of retried batches.
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
 
 from serving import frames
+from serving.admission import DEFAULT, Admission
 from serving.channel import Call, Link, Outcome, Result
 from serving.deadlines import Deadlines
 from serving.errors import (
@@ -23,12 +23,13 @@ from serving.errors import (
     GaugewayError,
     ModelFailure,
     NotReady,
-    Overloaded,
     ReplicaLost,
 )
 from serving.frames import Layouts
 from serving.manifest import Manifest
 from serving.protocol import Array
+from serving.retrying import RetryBudget
+from serving.waiting import Waiting
 
 ABANDONED = 499  # the status of a request that nobody waits for any more: its client left, or another part failed
 MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
@@ -70,6 +71,7 @@ class Item:
     arrival_time: float = 0.0  # seconds since 1970
     event_time: float = 0.0
     key: object = None  # items of one key may share a batch; None: alone
+    priority: int = DEFAULT
     submitted: float = 0.0
     attempts: int = 0
     queued: bool = False
@@ -103,55 +105,26 @@ class Death:
     link: Link | None
 
 
-@dataclass(slots=True)
-class RetryBudget:
-    """At most `ratio` of the batches of a window may be retries, at least `minimum`."""
-
-    ratio: float = 0.2
-    minimum: int = 3
-    window_s: float = 10.0
-    _sent: deque[float] = field(default_factory=deque)
-    _retried: deque[float] = field(default_factory=deque)
-
-    def sent(self, now: float) -> None:
-        self._sent.append(now)
-        if len(self._sent) > 4096:
-            self._forget(now)
-
-    def take(self, now: float) -> bool:
-        """Whether one more batch may be retried now."""
-        self._forget(now)
-        if len(self._retried) >= max(self.minimum, self.ratio * len(self._sent)):
-            return False
-        self._retried.append(now)
-        return True
-
-    def _forget(self, now: float) -> None:
-        for times in (self._sent, self._retried):
-            while times and times[0] < now - self.window_s:
-                times.popleft()
-
-
 class Batcher:
     """The queue of one version in one worker, and the links to its replicas."""
 
     def __init__(
         self,
         manifest: Manifest,
+        admission: Admission,
         *,
         max_batch_rows: int,
-        max_queue_rows: int,
         retries: int,
         finished: Callable[[Finished], None],
         retried: Callable[[int], None] = lambda n: None,
         rng: random.Random | None = None,
     ) -> None:
-        self.manifest = manifest
-        self.max_batch_rows, self._max_queue_rows, self._retries = max_batch_rows, max_queue_rows, retries
+        self.manifest, self.admission = manifest, admission
+        self.max_batch_rows, self._retries = max_batch_rows, retries
         self._finished, self._retried = finished, retried
         self._rng = rng or random.Random()
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Item] = deque()
+        self._queue: Waiting[Item] = Waiting()
         self.queued_rows = 0
         self._scheduled = False
         self._layouts = Layouts()
@@ -168,11 +141,19 @@ class Batcher:
 
     def attach(self, link: Link) -> None:
         self.links.append(link)
+        self.resize(self.max_batch_rows)
+
+    def resize(self, max_batch_rows: int) -> None:
+        """Take another bound, and tell the door what the replicas can run at the same time."""
+        self.max_batch_rows = max_batch_rows
+        ready = sum(link.state == "ready" for link in self.links)
+        self.admission.resize(ready, max_batch_rows if self.manifest.rows_independent else 1)
 
     def changed(self, link: Link) -> None:
         """A link came, went, or changed its mind."""
         if link.state == "lost" and link in self.links:
             self.links.remove(link)
+        self.resize(self.max_batch_rows)
         if not self.ready:
             self._give_up()
         self._soon()
@@ -183,14 +164,12 @@ class Batcher:
         return not self._queue and not any(link.inflight for link in self.links)
 
     def submit(self, *items: Item) -> None:
-        """Take all parts of a request or none; an empty queue takes one of any size.
+        """Take all parts of a request or none; whether there is room was asked at the door.
 
-        Raises NotReady, Overloaded, or ModelFailure for an input that has killed replicas before.
+        Raises NotReady, or ModelFailure for an input that has killed replicas before.
         """
         if not self.ready:
             raise NotReady(f"no replica of {self._name} is ready")
-        if self.queued_rows and self.queued_rows + sum(item.rows for item in items) > self._max_queue_rows:
-            raise Overloaded(f"{self.queued_rows} rows wait for {self._name}, the bound is {self._max_queue_rows}")
         if self._deaths and any(map(self._poisonous, items)):
             raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
         now = time.monotonic()
@@ -231,14 +210,13 @@ class Batcher:
             self._send(link, self._collect())
 
     def _oldest(self) -> Item | None:
-        """The head of the queue, without those that are over."""
-        while self._queue and self._queue[0].promise.done():
-            item = self._queue[0]
+        """Who goes next, without those that are over."""
+        while self._queue and (item := self._queue.head()).promise.done():
             waited = item.queued
             self._pop()
             if waited:
                 self._fail(item, DeadlineExceeded(""))  # resolved already; this only counts it
-        return self._queue[0] if self._queue else None
+        return self._queue.head() if self._queue else None
 
     def _free_link(self, bound: int) -> Link | None:
         """The less loaded of two random ones among those that have less than `bound` batches."""
@@ -249,7 +227,7 @@ class Batcher:
         return min(free, key=lambda link: (link.inflight, link.load), default=None)
 
     def _collect(self) -> list[Item]:
-        """The oldest items that may run together, up to `max_batch_rows`."""
+        """The next items that may run together, up to `max_batch_rows`."""
         items: list[Item] = []
         rows = 0
         while item := self._oldest():
@@ -308,6 +286,8 @@ class Batcher:
     def _succeed(self, batch: Batch, result: Result) -> None:
         """Written down first, then answered: what a client has seen is on record, whatever kills this process."""
         items = batch.items
+        rows = sum(item.rows for item in items) if self.manifest.rows_independent else len(items)
+        self.admission.ran(rows, result.infer_s, self.queued_rows, time.monotonic())
         waits = [batch.sent - item.submitted + result.queue_s for item in items]
         statuses = [_late(item) if item.promise.done() else 200 for item in items]
         self._finished(Finished(items, statuses, waits, result))
@@ -371,7 +351,7 @@ class Batcher:
         item.queued = False
         self._fail(item, error)
         item.inputs = []
-        self._oldest()
+        self._queue.prune(item.priority, lambda first: not first.queued)
 
     def _abandon(self, batch: Batch) -> None:
         """Nobody waits for any of its items: the replica need not go on."""

@@ -57,6 +57,8 @@ class Gateway(_Section, frozen=True):
     max_body_bytes: Positive = 64 * 2**20
     max_json_depth: Positive = 100
     max_queue_rows: Positive = 4096  # waiting rows per version and worker; more is 503
+    queue_target_s: Seconds = 0.5  # beyond the batches under way, what ordinary requests may have to wait
+    client: Annotated[str, Meta(pattern=r"^(address|header:[A-Za-z0-9-]+)$")] = "address"  # who is one client
     max_inflight_requests: Positive = 4096  # per worker; more is 503
     retries: Annotated[int, Meta(ge=0, le=3)] = 1  # of a request whose replica died under it
     strict_readiness: bool = False  # server ready only when every model is

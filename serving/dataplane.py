@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serving.admission import DEFAULT, PRIORITIES, Admission, Places
 from serving.batching import Answer, Batcher, Item, Promise
 from serving.config import Gateway as Settings
 from serving.errors import BadRequest, GaugewayError, NotReady, Overloaded, UnknownModel, UnknownVersion
@@ -30,6 +31,9 @@ class Context:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     version: str | None = None  # named by the URL
     override: str | None = None  # named by a header
+    client: str = ""
+    priority: int = DEFAULT
+    admitted_rows: int = 0  # what it fills of the version's limit, once it is let in
 
 
 class Served:
@@ -60,6 +64,14 @@ class ServedModel:
         self.router, self.versions, self._page = Router(entry.policy), versions, page
         self.inflight = page.gauge("inflight_requests", model=entry.policy.model)
         self.default = max(entry.policy.weights.items(), key=lambda share: share[1])[0]
+        self._doors = [versions[version].batcher.admission for version in entry.policy.weights]
+
+    def knock(self, priority: int) -> None:
+        """Refuse what none of the versions would take now. Raises Overloaded."""
+        for door in self._doors:
+            if not door.full(priority):
+                return
+        self._doors[0].knock(priority)
 
     def refused(self, status: int) -> Cell:
         """The counter of requests that failed before a version was chosen."""
@@ -86,7 +98,7 @@ class DataPlane:
         self.models: dict[str, ServedModel] = {}
         self._retired: dict[Key, Served] = {}  # no longer in the table; what they have is still answered
         self.table = Table()
-        self._inflight = 0
+        self._places = Places(settings.max_inflight_requests)
         self._generation = page.gauge("table_generation")
 
     @property
@@ -138,26 +150,44 @@ class DataPlane:
         Whoever calls this calls `over` once the promise is kept, broken, or cancelled.
         Raises Overloaded, NotReady, BadRequest, ModelFailure: then there is no promise.
         """
-        if self._inflight >= self._settings.max_inflight_requests:
-            self.shed(model, "inflight")
-            raise Overloaded(f"{self._inflight} requests are being answered, the bound is this many")
-        items = self._items(served, route, inputs, context, promise)
+        self._admit(model, served, inputs, context)
         try:
+            items = self._items(served, route, inputs, context, promise)
             served.batcher.submit(*items)
-        except Overloaded:
-            self.shed(model, "queue")
+        except GaugewayError:
+            self.over(model, served, context)
             raise
-        self._inflight += 1
-        model.inflight.add(1)
         return items
 
-    def over(self, model: ServedModel) -> None:
+    def _admit(self, model: ServedModel, served: Served, inputs: list[Array], context: Context) -> None:
+        batcher, manifest = served.batcher, served.manifest
+        rows = max(1, rows_of(manifest, inputs)) if manifest.rows_independent else 1
+        try:
+            batcher.admission.admit(
+                context.client, context.priority, rows, context.deadline_s, batcher.queued_rows, time.monotonic()
+            )
+        except Overloaded as error:
+            self._shed(model, error.reason, context.priority)
+            raise
+        context.admitted_rows = rows
+        model.inflight.add(1)
+
+    def over(self, model: ServedModel, served: Served, context: Context) -> None:
         """One request less under way."""
-        self._inflight -= 1
+        served.batcher.admission.release(context.client, context.priority, context.admitted_rows)
         model.inflight.add(-1)
 
-    def shed(self, model: ServedModel, reason: str) -> None:
-        self._page.counter("shed_total", model=model.router.policy.model, reason=reason).add()
+    def knock(self, model: ServedModel, priority: int) -> None:
+        """Refuse a request before its body is looked at, if no version would take it. Raises Overloaded."""
+        try:
+            model.knock(priority)
+        except Overloaded as error:
+            self._shed(model, error.reason, priority)
+            raise
+
+    def _shed(self, model: ServedModel, reason: str, priority: int) -> None:
+        labels = {"model": model.router.policy.model, "reason": reason, "priority": PRIORITIES[priority]}
+        self._page.counter("shed_total", **labels).add()
 
     def labelled(self, model: ServedModel, counts: Mapping[str, int]) -> None:
         """Count labels that were sent for a model, by outcome."""
@@ -195,16 +225,24 @@ class DataPlane:
         versions: dict[str, Served] = {}
         for version, one in entry.versions.items():
             versions[version] = known.get(one.key) or self._served(one)
-            versions[version].batcher.max_batch_rows = one.max_batch_rows
+            versions[version].batcher.resize(one.max_batch_rows)
         return ServedModel(entry, versions, self._page)
 
     def _served(self, entry: VersionEntry) -> Served:
         manifest = entry.manifest
         retries = self._page.counter("retries_total", model=manifest.model, version=manifest.version)
+        admission = Admission(
+            f"model {manifest.model!r} version {manifest.version!r}",
+            self._places,
+            max_queue_rows=self._settings.max_queue_rows,
+            queue_target_s=self._settings.queue_target_s,
+            rng=random.Random(),
+            limited=self._page.gauge("admission_limit_rows", model=manifest.model, version=manifest.version).set,
+        )
         batcher = Batcher(
             manifest,
+            admission,
             max_batch_rows=entry.max_batch_rows,
-            max_queue_rows=self._settings.max_queue_rows,
             retries=self._settings.retries,
             finished=Recorder(manifest, self._page, self._ring),
             retried=retries.add,
@@ -274,6 +312,7 @@ def _item(
         context.arrival_time,
         context.event_time,
         key,
+        context.priority,
     )
 
 

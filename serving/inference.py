@@ -6,6 +6,7 @@ import time
 from itertools import count
 
 from serving import codec
+from serving.admission import priority_of
 from serving.batching import Answer, Item
 from serving.config import Config
 from serving.dataplane import Context, DataPlane, Served, ServedModel
@@ -27,6 +28,7 @@ class Inference:
         self._plane, self._settings = plane, config.gateway
         self._limits = codec.Limits(max_json_depth=config.gateway.max_json_depth)
         self._event_time = config.monitors.event_time == "request"
+        self._client = config.gateway.client.partition(":")[2].lower().encode()  # a header; empty: the address
         self._ids, self._prefix = count(), secrets.token_hex(6)
 
     def __call__(self, request: Request) -> Response | None:
@@ -36,10 +38,12 @@ class Inference:
             given = request.identity()
             request_id = given.decode() if given else request_id
             model = self._plane.model(request.names["model"])
+            priority = priority_of(request.headers.get(b"x-gaugeway-priority"))
+            self._plane.knock(model, priority)
             parsed = self._parse(request)
             if parsed and parsed.id and not given:
                 request_id = parsed.id
-            context = self._context(request, request_id, parsed)
+            context = self._context(request, request_id, parsed, priority)
             route = self._plane.route(model, context)
             served = model.version(route.version)
             self._start(request, parsed, context, route, model, served)
@@ -53,7 +57,7 @@ class Inference:
         header_length = codec.parse_header_length(request.text(b"inference-header-content-length"), len(body))
         return None if header_length == 0 else codec.decode_request(body, header_length, self._limits)
 
-    def _context(self, request: Request, request_id: str, parsed: InferRequest | None) -> Context:
+    def _context(self, request: Request, request_id: str, parsed: InferRequest | None, priority: int) -> Context:
         return Context(
             request_id,
             request.deadline_s(self._settings.deadline_s),
@@ -63,6 +67,8 @@ class Inference:
             parsed.parameters if parsed else _NOTHING,
             request.names.get("version"),
             request.text(b"x-gaugeway-version"),
+            (request.text(self._client) if self._client else None) or request.peer,
+            priority,
         )
 
     def _start(
@@ -77,7 +83,7 @@ class Inference:
         signature = served.manifest.signature
         parsed = parsed or codec.decode_raw(request.body, signature, self._limits)
         inputs = codec.bind(parsed, signature, served.manifest.model)
-        prediction = Prediction(self._plane, request, parsed, context.request_id, route, model, served)
+        prediction = Prediction(self._plane, request, parsed, context, route, model, served)
         prediction.items = self._plane.submit(model, served, route, inputs, context, prediction)
         request.gone = prediction.cancel
 
@@ -85,19 +91,30 @@ class Inference:
 class Prediction:
     """The promise of one answer: whichever end comes first, the client is told, and one counter counts it."""
 
-    __slots__ = ("_cancelled", "_done", "_id", "_model", "_parsed", "_plane", "_request", "_route", "_served", "items")
+    __slots__ = (
+        "_cancelled",
+        "_context",
+        "_done",
+        "_model",
+        "_parsed",
+        "_plane",
+        "_request",
+        "_route",
+        "_served",
+        "items",
+    )
 
     def __init__(
         self,
         plane: DataPlane,
         request: Request,
         parsed: InferRequest,
-        request_id: str,
+        context: Context,
         route: Route,
         model: ServedModel,
         served: Served,
     ) -> None:
-        self._plane, self._request, self._parsed, self._id = plane, request, parsed, request_id
+        self._plane, self._request, self._parsed, self._context = plane, request, parsed, context
         self._route, self._model, self._served = route, model, served
         self._done = self._cancelled = False
         self.items: list[Item] = []
@@ -113,16 +130,15 @@ class Prediction:
         try:
             response = self._answered(result)
         except GaugewayError as error:
-            response = refused(self._plane, error, self._id, self._model, self._served)
+            response = self._refused(error)
         except Exception:  # an edge: others wait for answers of the same batch
-            log.exception("unexpected failure with the answer to %s", self._id)
-            unexpected = GaugewayError("internal error; the gateway's log has the details")
-            response = refused(self._plane, unexpected, self._id, self._model, self._served)
+            log.exception("unexpected failure with the answer to %s", self._context.request_id)
+            response = self._refused(GaugewayError("internal error; the gateway's log has the details"))
         self._request.answer(response)
 
     def set_exception(self, exception: GaugewayError, /) -> None:
         self._over()
-        self._request.answer(refused(self._plane, exception, self._id, self._model, self._served))
+        self._request.answer(self._refused(exception))
 
     def cancel(self) -> None:
         """The client left: what waits is withdrawn, what runs for nobody else is stopped."""
@@ -136,7 +152,10 @@ class Prediction:
 
     def _over(self) -> None:
         self._done = True
-        self._plane.over(self._model)
+        self._plane.over(self._model, self._served, self._context)
+
+    def _refused(self, error: GaugewayError) -> Response:
+        return refused(self._plane, error, self._context.request_id, self._model, self._served)
 
     def _answered(self, answer: Answer) -> Response:
         served, manifest, request = self._served, self._served.manifest, self._request
@@ -156,7 +175,9 @@ class Prediction:
             headers += b"inference-header-content-length: %d\r\n" % header_length
         served.answered(200).add()
         served.duration.observe(total_s)
-        return compressed(Response(body, 200, headers, _header(self._id)), request.headers.get(b"accept-encoding"))
+        return compressed(
+            Response(body, 200, headers, _header(self._context.request_id)), request.headers.get(b"accept-encoding")
+        )
 
 
 def refused(

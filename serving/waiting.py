@@ -1,7 +1,7 @@
 """A queue with a line per priority: the more important goes first, and nobody waits for ever."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 LINES = 4  # as many as `serving.admission.PRIORITIES`
@@ -63,6 +63,13 @@ class Waiting(Generic[T]):
                 self._passed[behind] += bool(self._lines[behind])
         self._passed[turn] = 0
         return item
+
+    def prune(self, priority: int, over: Callable[[T], bool]) -> None:
+        """Drop from the front of a line those that are over, since its turn may be far."""
+        line = self._lines[priority]
+        while line and over(line[0]):
+            line.popleft()
+            self._length -= 1
 
     def _next(self) -> int:
         """The first line that is not empty, unless one behind it was passed over too often."""

@@ -8,7 +8,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
     ("serving.protocol", "serving.config", "serving.head", "serving.chunked", "serving.deadlines"),
     # pure: no socket, no clock
-    ("serving.admission", "serving.cache", "serving.waiting"),
+    ("serving.admission", "serving.cache", "serving.retrying", "serving.waiting"),
     ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.record"),
     ("serving.routing",),
     ("serving.planning",),

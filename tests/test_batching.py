@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.batching import Answer, Batcher, Finished, Item, RetryBudget
+from serving.admission import CRITICAL, DEFAULT, SHEDDABLE, Admission, Places
+from serving.batching import Answer, Batcher, Finished, Item
 from serving.channel import Link, connect
 from serving.engine import Engine
 from serving.errors import DeadlineExceeded, GaugewayError, ModelFailure, NotReady, Overloaded
 from serving.manifest import Manifest
 from serving.protocol import Array, TensorSpec
+from serving.retrying import RetryBudget
 from serving.runtime import Session
+from serving.waiting import PATIENCE
 from tests import models
 from tests.replicas import POISON, Function, ReplicaProcess, column, future, listening, manifest, until
 
@@ -26,14 +29,14 @@ from tests.replicas import POISON, Function, ReplicaProcess, column, future, lis
 class Desk:
     """A batcher with links to sockets, and what became of everything that was submitted."""
 
-    def __init__(self, of: Manifest, *, max_batch_rows: int = 8, max_queue_rows: int = 4096, retries: int = 1) -> None:
+    def __init__(self, of: Manifest, *, max_batch_rows: int = 8, retries: int = 1) -> None:
         self.finished: list[Finished] = []
         self.retried = 0
         self.submitted = self.refused = 0
         self.batcher = Batcher(
             of,
+            Admission("m", Places(4096), max_queue_rows=4096, queue_target_s=0.5, rng=random.Random(1)),
             max_batch_rows=max_batch_rows,
-            max_queue_rows=max_queue_rows,
             retries=retries,
             finished=self.finished.append,
             retried=self._count,
@@ -190,30 +193,26 @@ def test_a_request_in_flight_expires_too(tmp_path: Path) -> None:
     with_engine(tmp_path / "s", lambda: Engine(manifest(), Function(lambda x: x, 0.3), expected_s=1.0), test)
 
 
-def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
+def test_critical_items_go_first_and_the_others_still_go(tmp_path: Path) -> None:
+    model = Function(lambda x: x, 0.005)
+
     async def test(desk: Desk) -> None:
-        tasks = [asyncio.create_task(desk.ask(k)) for k in range(14)]
-        got = await asyncio.gather(*tasks)
-        assert [k for k in range(14) if got[k] == k] == list(range(10))
-        refused = [error for error in got if isinstance(error, Overloaded)]
-        assert len(refused) == 4 and refused[0].retry_after_s > 0
+        first = desk.item(column(-1))
+        desk.submit(first)
+        await until(lambda: model.calls)
+        items = [desk.item(column(k)) for k in range(40)]
+        for k, item in enumerate(items):
+            item.priority = (SHEDDABLE, DEFAULT, CRITICAL, CRITICAL)[k // 10]
+        desk.submit(*items)
+        await asyncio.gather(*(future(item) for item in items))
+        order = [int(call[0, 0]) for call in model.calls[1:]]
+        assert [k for k in order if k >= 20] == list(range(20, 40))  # first come, first served within a class
+        assert set(order[:PATIENCE]) == set(range(20, 20 + PATIENCE))
+        assert {0, 10} <= set(order[: 2 * PATIENCE])  # and nobody waits for ever
 
-    engine = Function(lambda x: x, 0.02)
-    with_engine(tmp_path / "s", lambda: Engine(manifest(), engine, expected_s=1.0), test, max_queue_rows=10)
-
-
-def test_parts_of_a_request_are_taken_whole_or_not_at_all(tmp_path: Path) -> None:
-    async def test(desk: Desk) -> None:
-        large = [desk.item(column(*range(8))) for _ in range(4)]
-        desk.submit(*large)  # more than the bound, but nothing waits
-        more = [desk.item(column(1)), desk.item(column(2))]
-        with pytest.raises(Overloaded):
-            desk.submit(*more)
-        assert not any(item.queued for item in more)
-        for item in large:
-            assert (await future(item)).outputs[0].ravel().tolist() == list(range(8))
-
-    with_engine(tmp_path / "s", lambda: Engine(manifest(), Function(lambda x: x)), test, max_queue_rows=10)
+    with_engine(
+        tmp_path / "s", lambda: Engine(manifest(), model, expected_s=1.0, max_batch_rows=1), test, max_batch_rows=1
+    )
 
 
 def test_a_client_that_leaves_hangs_nobody(tmp_path: Path) -> None:
@@ -385,15 +384,6 @@ def test_the_same_innocent_input_in_many_deaths_is_not_refused(tmp_path: Path) -
             await desk.close()
 
         asyncio.run(main())
-
-
-def test_retries_have_a_budget_of_batches() -> None:
-    budget = RetryBudget(ratio=0.2, minimum=3, window_s=10)
-    assert [budget.take(0.0) for _ in range(4)] == [True, True, True, False]
-    for _ in range(25):
-        budget.sent(1.0)
-    assert [budget.take(1.0) for _ in range(3)] == [True, True, False]
-    assert [budget.take(12.0) for _ in range(4)] == [True, True, True, False]
 
 
 def test_beyond_the_budget_requests_fail_rather_than_pile_up(tmp_path: Path) -> None:

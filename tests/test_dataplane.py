@@ -58,7 +58,7 @@ class Site:
         try:
             return await promise
         finally:
-            self.plane.over(model)
+            self.plane.over(model, model.version(route.version), context)
             for item in items:
                 if promise.cancelled():
                     model.version(route.version).batcher.abandon(item)
@@ -351,8 +351,8 @@ def test_open_requests_are_bounded_and_what_is_refused_is_counted(tmp_path: Path
         assert site.sample("inflight_requests", model="m") == 2
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Answer, Answer, Overloaded, Overloaded, Overloaded]
-        assert "2 requests are being answered" in str(outcomes[2])
-        assert site.sample("shed_total", model="m", reason="inflight") == 3
+        assert "2 requests are being answered by this worker" in str(outcomes[2])
+        assert site.sample("shed_total", model="m", reason="inflight", priority="default") == 3
         assert site.sample("inflight_requests", model="m") == 0
         assert isinstance(await site.infer(column(1)), Answer)
 
@@ -366,8 +366,8 @@ def test_waiting_rows_are_bounded_and_what_is_refused_is_counted(tmp_path: Path)
         asked = [asyncio.create_task(site.infer(column(k, k))) for k in range(4)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [Answer, Answer, Overloaded, Overloaded]
-        assert site.sample("shed_total", model="m", reason="queue") == 2
-        assert site.sample("shed_total", model="m", reason="inflight") is None
+        assert site.sample("shed_total", model="m", reason="queue", priority="default") == 2
+        assert site.sample("shed_total", model="m", reason="inflight", priority="default") is None
         assert site.sample("inflight_requests", model="m") == 0
 
     with_engine(tmp_path, model, test, table(1, {"1": 1.0}), max_queue_rows=4)

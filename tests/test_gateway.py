@@ -70,7 +70,7 @@ class Site:
         self.plane.install(new)
         self.links.attach()
         for served in self.plane.models[name].versions.values():
-            served.batcher.max_batch_rows = max_batch_rows
+            served.batcher.resize(max_batch_rows)
 
     async def infer(self, *x: float, path: str = "/v2/models/m/infer", **headers: str) -> httpx.Response:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -71,7 +71,7 @@ def test_a_page_is_continued_but_what_was_open_is_not(tmp_path: Path) -> None:
         page = Page(tmp_path / "a.page")
         page.counter("requests_total", **OK).add()
         page.gauge("inflight_requests", model="m").add()
-        page.counter("shed_total", model="m", reason=f"r{os.urandom(4).hex()}").add()
+        page.counter("shed_total", model="m", reason=f"r{os.urandom(4).hex()}", priority="default").add()
         page.close()
     found = _samples(tmp_path / "a.page")
     assert found["gaugeway_requests_total", "m", "1", "primary", "200"] == 3

@@ -1,12 +1,14 @@
 """What the ring holds of a batch is what was computed, and the counters say what the ring holds."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from serving.admission import Admission, Places
 from serving.batching import ABANDONED, Batcher, Item
 from serving.engine import Engine
 from serving.errors import DeadlineExceeded, ModelFailure
@@ -41,7 +43,8 @@ class Desk:
     def __init__(self, folder: Path, of: Manifest, ring: RingWriter | None, max_batch_rows: int) -> None:
         self.page = Page(folder / "worker.page")
         recorder = Recorder(of, self.page, ring)
-        self.batcher = Batcher(of, max_batch_rows=max_batch_rows, max_queue_rows=4096, retries=0, finished=recorder)
+        admission = Admission("m", Places(4096), max_queue_rows=4096, queue_target_s=0.5, rng=random.Random(1))
+        self.batcher = Batcher(of, admission, max_batch_rows=max_batch_rows, retries=0, finished=recorder)
         self.items: list[Item] = []
 
     def ask(self, x: Sequence[Sequence[float]], texts: Sequence[bytes], z: int = 0, deadline_s: float = 10.0) -> Item:
