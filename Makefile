@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO ?=
 BENCH ?=
 QUICK ?=
+SOAK ?=
+OVERLOAD_S ?= 60
 TESTS ?=
 UPGRADE ?=
 UV ?= $(BIN)/uv
@@ -14,7 +16,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # Debian packages that tests call: command:package
 SYSTEM := wrk:wrk
 
-.PHONY: help setup dev system demo test lint bench lock clean
+.PHONY: help setup dev system demo test lint bench soak lock clean
 
 help:
 	@echo "make setup    what Gaugeway and its demo need, into $(VENV)"
@@ -23,6 +25,8 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    Gaugeway beside its peers on the same models; five minutes: make bench QUICK=1;"
 	@echo "              a part: make bench BENCH=\"--peers triton,gaugeway --rounds 3\""
+	@echo "make soak     ten minutes at 70 % of the capacity, a minute each far above it: what grows, what fails;"
+	@echo "              shorter: make soak SOAK=\"--minutes 2\" OVERLOAD_S=20"
 	@echo "make lock     pin the dependencies anew; to the newest: make lock UPGRADE=--upgrade"
 	@echo "make clean    remove $(VENV) and every cache"
 
@@ -43,6 +47,10 @@ lint: dev
 
 bench: dev system
 	$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(BENCH)
+
+soak: dev
+	GAUGEWAY_OVERLOAD_S=$(OVERLOAD_S) $(BIN)/python -m pytest tests/faults/test_overload.py
+	$(BIN)/python -m loadtests.soak $(SOAK)
 
 # The lock of the tests holds only what the first does not, so `make demo` and `make test` share every pin.
 lock: dev

@@ -82,6 +82,10 @@ class Server:
             )
 
     @property
+    def id(self) -> int:
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         return self._process.poll() is not None
 
@@ -97,10 +101,14 @@ class Server:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1][-300:] if lines else "it said nothing"
 
-    def stop(self) -> None:
-        """Ask, wait, and kill what is left, by id."""
+    def ask_to_end(self) -> None:
+        """By SIGTERM to the process that was started."""
         self._family()
         self._process.terminate()
+
+    def stop(self) -> None:
+        """Ask, wait, and kill what is left, by id."""
+        self.ask_to_end()
         _wait_for(lambda: self.ended and not self._family(), GRACE_S if not self.ended else 5.0)
         for process in self._family():
             _kill(process.id)
