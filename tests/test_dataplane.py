@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from serving.admission import CRITICAL, DEFAULT, SHADOW
 from serving.batching import ABANDONED, Answer
 from serving.channel import Link
 from serving.config import Gateway as Settings
@@ -49,8 +50,16 @@ class Site:
     def served(self, version: str) -> Served:
         return self.plane.models["m"].version(version)
 
-    async def infer(self, *inputs: Array, version: str | None = None, deadline_s: float = 10.0) -> Answer:
+    async def infer(
+        self,
+        *inputs: Array,
+        version: str | None = None,
+        deadline_s: float = 10.0,
+        client: str = "a",
+        priority: int = DEFAULT,
+    ) -> Answer:
         context = request(deadline_s=deadline_s, version=version)
+        context.client, context.priority = client, priority
         model = self.plane.model("m")
         route = self.plane.route(model, context)
         promise: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -75,7 +84,7 @@ class Site:
         self.ring.close()
 
 
-def with_site(folder: Path, test: Callable[[Site], Awaitable[None]], **settings: int) -> None:
+def with_site(folder: Path, test: Callable[[Site], Awaitable[None]], **settings: float) -> None:
     async def main() -> None:
         site = Site(folder, msgspec.convert(settings, Settings))
         try:
@@ -87,7 +96,7 @@ def with_site(folder: Path, test: Callable[[Site], Awaitable[None]], **settings:
 
 
 def with_engine(
-    folder: Path, model: Function, test: Callable[[Site], Awaitable[None]], of: Table, **settings: int
+    folder: Path, model: Function, test: Callable[[Site], Awaitable[None]], of: Table, **settings: float
 ) -> None:
     """A site whose version 1 has one replica that runs `model`."""
 
@@ -371,6 +380,33 @@ def test_waiting_rows_are_bounded_and_what_is_refused_is_counted(tmp_path: Path)
         assert site.sample("inflight_requests", model="m") == 0
 
     with_engine(tmp_path, model, test, table(1, {"1": 1.0}), max_queue_rows=4)
+
+
+def test_a_crowd_is_shed_by_class_and_by_client(tmp_path: Path) -> None:
+    """50 rows/s and 0.16 s: ordinary requests may fill 8 rows, one client 6 of them, critical requests 16."""
+
+    async def test(site: Site) -> None:
+        await site.infer(column(0))  # a run, so that its speed is known
+        greedy = [asyncio.create_task(site.infer(column(k))) for k in range(20)]
+        await asyncio.sleep(0)
+        polite = asyncio.create_task(site.infer(column(1), client="b"))
+        critical = [asyncio.create_task(site.infer(column(k), priority=CRITICAL)) for k in range(3)]
+        shadow = asyncio.create_task(site.infer(column(1), client="c", priority=SHADOW))
+        outcomes = await asyncio.gather(*greedy, return_exceptions=True)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+        assert 4 <= len(outcomes) - len(refused) <= 8
+        assert {error.reason for error in refused} == {"client"}
+        assert site.sample("shed_total", model="m", reason="client", priority="default") == len(refused)
+        await asyncio.gather(polite, *critical)
+        with pytest.raises(Overloaded, match="shadow requests may fill 2"):
+            await shadow
+        assert site.sample("shed_total", model="m", reason="limit", priority="shadow") == 1
+        assert 12 <= (site.sample("admission_limit_rows", model="m", version="1") or 0) <= 17
+        with pytest.raises(Overloaded, match="the deadline is"):
+            await asyncio.gather(*(site.infer(column(k), deadline_s=0.03, client=str(k)) for k in range(4)))
+
+    slow = Function(lambda x: x, 0.02)
+    with_engine(tmp_path, slow, test, table(1, {"1": 1.0}, batch=1), queue_target_s=0.1)
 
 
 def test_answers_are_counted_by_version_and_status(tmp_path: Path) -> None:

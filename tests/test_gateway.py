@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from serving.admission import DEFAULT
 from serving.config import Config, Model, parse
 from serving.dataplane import DataPlane
 from serving.discovery import Announcement, announce, prepare
@@ -306,6 +307,30 @@ def test_deadlines(tmp_path: Path) -> None:
         assert time.monotonic() - start < 0.9
 
     with_site(tmp_path, test, deadline_s=0.3)
+
+
+def test_a_crowd_is_refused_before_its_bodies_are_read_and_health_is_answered(tmp_path: Path) -> None:
+    """50 rows/s and 0.08 s: ordinary requests may fill 4 rows, one client 3 of them."""
+
+    async def test(site: Site) -> None:
+        await site.run(manifest(), Function(lambda x: x, 0.02), expected_s=1.0)
+        await site.route(ONE, max_batch_rows=1)
+        values(await site.infer(0))  # a run, so that its speed is known
+        crowd = [asyncio.create_task(site.infer(k, x_client_id=f"c{k}")) for k in range(30)]
+        door = site.plane.models["m"].versions["1"].batcher.admission
+        await until(lambda: door.full(DEFAULT))
+        refusal = await site.client.post("/v2/models/m/infer", content=b"{")
+        assert "default requests may fill" in refused(refusal, 503) and 1 <= int(refusal.headers["retry-after"]) <= 30
+        assert values(await site.infer(7, x_gaugeway_priority="critical")) == [7]
+        assert (await site.client.get("/v2/health/ready")).status_code == 200
+        statuses = {answer.status_code for answer in await asyncio.gather(*crowd)}
+        assert statuses == {200, 503}
+        assert "must be critical, default or sheddable" in refused(
+            await site.infer(1, x_gaugeway_priority="shadow"), 400
+        )
+        await until(lambda: (door.rows, door.clients) == (0, 0))
+
+    with_site(tmp_path, test, queue_target_s=0.02, client="header:x-client-id")
 
 
 def test_too_many_at_once(tmp_path: Path) -> None:
