@@ -12,7 +12,7 @@ from pathlib import Path
 Key = tuple[str | int, ...]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS state (kind TEXT, key TEXT, value BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID"
-_LAYOUT = 1  # of the tables and the values in them
+_LAYOUT = 2  # of the tables and the values in them
 
 
 class Journal:

@@ -5,31 +5,37 @@ labels of a row the one with the latest event time is the truth (of two at one t
 as history), and of the predictions under one id the latest holds it. Every change of that outcome is
 handed back as a `Match`, so that a caller who adds up losses can subtract what is no longer true.
 
+Nearly all predictions come with a new id and before their label: these are appended many at once (`pending.py`).
+The few that may be known already, by their hash, are looked at one by one.
+
 The store writes inside the caller's transaction and never commits: what it holds lasts together with the counts.
 """
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.index import Hashes, Index
+from monitors.pending import Name, Pending, Rows
+from serving.packed import texts
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS predictions (
-    model TEXT, id TEXT, row INTEGER, lane TEXT, version TEXT, slot INTEGER, value REAL, time REAL,
-    counted INTEGER, sampling REAL, PRIMARY KEY (model, id, row, lane)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS predictions_slot ON predictions (slot);
 CREATE TABLE IF NOT EXISTS labels (
-    model TEXT, id TEXT, row INTEGER, label REAL, time REAL, slot INTEGER, joined INTEGER,
+    model TEXT, id TEXT, row INTEGER, label REAL, time REAL, slot INTEGER, joined INTEGER, hash INTEGER,
     PRIMARY KEY (model, id, row)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_slot ON labels (slot);
 CREATE TABLE IF NOT EXISTS history (
     model TEXT, id TEXT, row INTEGER, time REAL, label REAL, slot INTEGER,
     PRIMARY KEY (model, id, row, time, label)) WITHOUT ROWID;
 """
-_PREDICTION = "model, id, row, lane, version, slot, value, time, counted, sampling"
 _OF_ROW = "WHERE model = ? AND id = ? AND row = ?"
+_STALE = 10_000  # forgotten labels that may stay in the index, beside as many as there are
 
 
 class Prediction(NamedTuple):
@@ -75,11 +81,31 @@ class Match(NamedTuple):
     after: Truth | None
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """Rows of one version and lane. `ids` are those of the requests, one after the other, `id_sizes` bytes each;
+    `request` is the place of a row's request among them. The other arrays have shape (n,) too, as in `Prediction`.
+    """
+
+    model: str
+    version: str
+    lane: str
+    ids: bytes
+    id_sizes: NDArray[np.int64]
+    request: NDArray[np.int64]
+    row: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    value: NDArray[np.float64]
+    time: NDArray[np.float64]
+    counted: NDArray[np.bool_]
+
+
 @dataclass
 class Admission:
-    """What became of a batch of predictions. `admitted` wait for a label, `sampled_out` rows do not."""
+    """What became of a batch of predictions. `admitted`, shape (n,), wait for a label, `sampled_out` rows do not."""
 
-    admitted: list[Prediction] = field(default_factory=list)
+    admitted: NDArray[np.bool_]
+    sampling: float = 1.0
     matches: list[Match] = field(default_factory=list)
     sampled_out: int = 0
     reused: int = 0
@@ -112,7 +138,9 @@ class LabelStore:
     >>> store = LabelStore(sqlite3.connect(":memory:"), budget_rows=1000)
     >>> store.add_labels([Label("flights", "r1", 0, 1.0, 60.0)], slot=1).parked
     1
-    >>> store.add_predictions([Prediction("flights", "r1", 0, "", "2", 0, 0.25, 5.0)]).matches[0].after
+    >>> one, zero = np.array([2]), np.array([0])
+    >>> row = Predictions("flights", "2", "", b"r1", one, zero, zero, zero, np.array([0.25]), np.array([5.0]), one > 0)
+    >>> store.add_predictions(row).matches[0].after
     Truth(time=60.0, label=1.0)
     """
 
@@ -121,11 +149,16 @@ class LabelStore:
         self._budget = budget_rows
         for statement in _TABLES.split(";"):
             self._sql.execute(statement)
-        self.rows = self._count("SELECT COUNT(*) FROM predictions")
+        self._pending = Pending(connection)
         self.labels = self._count("SELECT COUNT(*) FROM labels")
         alone = "SELECT model, COUNT(*) FROM labels WHERE joined = 0 GROUP BY model"
         self.parked = Counter[str](dict(self._sql.execute(alone)))  # labels without a prediction, by model
-        self._shadows = bool(self._count("SELECT EXISTS (SELECT 1 FROM predictions WHERE lane != '')"))
+        self._index = self._indexed()
+
+    @property
+    def rows(self) -> int:
+        """Predictions that wait or waited and are not expired."""
+        return self._pending.rows
 
     @property
     def probability(self) -> float:
@@ -136,96 +169,93 @@ class LabelStore:
             probability /= 2
         return probability if free else 0.0
 
-    def add_predictions(self, predictions: Sequence[Prediction]) -> Admission:
+    def add_predictions(self, found: Predictions) -> Admission:
         """Let predictions wait for their labels, and join those whose label is already there."""
-        result = Admission()
-        kept = self._sample(predictions, result)
-        if self._insert_all(kept):
-            if self._may_have_labels(kept):
-                for prediction in kept:
-                    self._join(prediction, result)
-        else:
-            for prediction in kept:
-                self._insert(prediction, result)
-        result.admitted += kept
+        result = self._sample(found)
+        sums = self._pending.keys.sums(found.ids, found.id_sizes)[found.request]
+        keys = self._pending.keys.of(found.model, found.lane, sums, found.row)
+        label_hashes = self._pending.keys.of(found.model, "", sums, found.row).hi if found.lane else keys.hi
+        rows = self._pending.made(
+            Name(found.model, found.version, found.lane), keys, slot=found.slot, value=found.value, time=found.time,
+            counted=found.counted, halvings=-np.log2(result.sampling or 1.0),
+        )  # fmt: skip
+        known = self._pending.contains(keys.hi) | self._index.contains(label_hashes) | _doubled(keys.hi)
+        self._pending.append(rows[result.admitted & ~known])
+        if some := np.flatnonzero(result.admitted & known).tolist():
+            ids = list(texts(found.ids, found.id_sizes.tolist()))
+            for i in some:
+                self._insert(rows[i : i + 1], (found.model, ids[found.request[i]], int(found.row[i])), result)
         return result
 
-    def add_labels(self, labels: Iterable[Label], slot: int) -> Arrival:
+    def add_labels(self, labels: Sequence[Label], slot: int) -> Arrival:
         """Join labels that arrive while the clock is in `slot`, or park them until their prediction comes."""
-        result = Arrival()
-        for label in labels:
-            known = self._known(label)
+        result, new = Arrival(), set[int]()
+        hashes, candidates = self._asked(labels)
+        met = self._index.contains(hashes).tolist()
+        for label, hash, maybe, keys in zip(labels, hashes.view(np.int64).tolist(), met, candidates, strict=True):
+            known = self._known(label) if maybe or hash in new else None
             if known is None:
-                self._first(label, slot, result)
+                new.add(hash)
+                self._first(label, hash, slot, keys, result)
             else:
-                self._again(label, Truth(known[1], known[0]), slot, result)
+                self._again(label, Truth(known[1], known[0]), slot, keys, result)
                 result.joined += known[2]
                 result.parked += 1 - known[2]
+        self._index.add(np.array(sorted(new), np.int64).view(np.uint64), np.zeros(len(new), np.int64))
         return result
 
     def expire(self, slot: int) -> dict[str, int]:
         """Forget what lies before `slot`; labels of each model that never met a prediction."""
         alone = "SELECT model, COUNT(*) FROM labels WHERE slot < ? AND joined = 0 GROUP BY model"
         unknown = dict(self._sql.execute(alone, (slot,)))
-        self.rows -= self._sql.execute("DELETE FROM predictions WHERE slot < ?", (slot,)).rowcount
+        self._pending.expire(slot)
         self.labels -= self._sql.execute("DELETE FROM labels WHERE slot < ?", (slot,)).rowcount
         self._sql.execute("DELETE FROM history WHERE slot < ?", (slot,))
         self.parked.subtract(unknown)
+        if len(self._index) > 2 * self.labels + _STALE:
+            self._index = self._indexed()
         return unknown
+
+    def save(self) -> None:
+        """Write what changed since the last `save`."""
+        self._pending.save()
 
     def _count(self, query: str) -> int:
         return int(self._sql.execute(query).fetchone()[0])
 
-    def _sample(self, predictions: Sequence[Prediction], result: Admission) -> list[Prediction]:
-        probability = self.probability
-        if probability == 1 and len(predictions) <= self._budget - self.rows:
-            return list(predictions)
-        kept = [p._replace(sampling=probability) for p in predictions if _share(p.model, p.id) < probability]
-        kept = kept[: max(self._budget - self.rows, 0)]
-        result.sampled_out = len(predictions) - len(kept)
-        return kept
+    def _indexed(self) -> Index:
+        """Hashes of all labels; their places mean nothing."""
+        hashes = np.array([hash for (hash,) in self._sql.execute("SELECT hash FROM labels")], np.int64)
+        index = Index()
+        index.add(hashes.view(np.uint64), np.zeros(len(hashes), np.int64))
+        return index
 
-    def _may_have_labels(self, new: list[Prediction]) -> bool:
-        """Ids that were not used before have no label unless one is parked, or came for another lane."""
-        self._shadows = self._shadows or any(prediction.lane for prediction in new)
-        return self.parked.total() > 0 or (self._shadows and self.labels > 0)
+    def _sample(self, found: Predictions) -> Admission:
+        probability, room, n = self.probability, max(self._budget - self.rows, 0), len(found.row)
+        kept = np.ones(n, bool)
+        if probability < 1:
+            ids = texts(found.ids, found.id_sizes.tolist())
+            kept = np.array([_share(found.model, id) < probability for id in ids], bool)[found.request]
+        kept &= np.cumsum(kept) <= room
+        return Admission(kept, probability, sampled_out=n - int(kept.sum()))
 
-    def _insert_all(self, predictions: list[Prediction]) -> bool:
-        """The usual way, at once; False, and nothing done, where an id was used before."""
-        self._sql.execute("SAVEPOINT predictions")
-        try:
-            self._sql.executemany(f"INSERT INTO predictions ({_PREDICTION}) VALUES (?,?,?,?,?,?,?,?,?,?)", predictions)
-        except sqlite3.IntegrityError:
-            self._sql.execute("ROLLBACK TO predictions")
-            return False
-        finally:
-            self._sql.execute("RELEASE predictions")
-        self.rows += len(predictions)
-        return True
-
-    def _insert(self, prediction: Prediction, result: Admission) -> None:
-        """One at a time: of two under one id the one with the later event time stays."""
-        old = self._sql.execute(f"SELECT {_PREDICTION} FROM predictions {_OF_ROW} AND lane = ?", prediction[:4])
-        for row in old.fetchall():
+    def _insert(self, row: Rows, of: tuple[str, str, int], result: Admission) -> None:
+        """One that may be known: of two under one id the one with the later event time stays."""
+        held = self._pending.find(row[0]["hi"], row[0]["lo"])
+        known = self._known(of)
+        if held is None:
+            self._pending.append(row)
+        else:
             result.reused += 1
-            if row[7] > prediction.time:
+            if held.row["time"] > row[0]["time"]:
                 return
-            self._displace(Prediction(*row), result)
-        self._sql.execute(f"INSERT INTO predictions ({_PREDICTION}) VALUES (?,?,?,?,?,?,?,?,?,?)", prediction)
-        self.rows += 1
-        self._join(prediction, result)
-
-    def _displace(self, old: Prediction, result: Admission) -> None:
-        self._sql.execute(f"DELETE FROM predictions {_OF_ROW} AND lane = ?", old[:4])
-        self.rows -= 1
-        known = self._known(old)
+            if known:
+                result.matches.append(Match(self._prediction(of, held.row), Truth(known[1], known[0]), None))
+            self._pending.displace(held, row)
         if known:
-            result.matches.append(Match(old, Truth(known[1], known[0]), None))
+            self._join(self._prediction(of, row[0]), known, result)
 
-    def _join(self, prediction: Prediction, result: Admission) -> None:
-        known = self._known(prediction)
-        if known is None:
-            return
+    def _join(self, prediction: Prediction, known: "_Known", result: Admission) -> None:
         label, time, joined = known
         self.parked[prediction.model] -= 1 - joined
         self._sql.execute(
@@ -233,30 +263,50 @@ class LabelStore:
         )
         result.matches.append(Match(prediction, None, Truth(time, label)))
 
-    def _known(self, row: Prediction | Label) -> tuple[float, float, int] | None:
-        """Label, event time and whether it met a prediction."""
-        found: tuple[float, float, int] | None = self._sql.execute(
-            f"SELECT label, time, joined FROM labels {_OF_ROW}", row[:3]
-        ).fetchone()
+    def _known(self, row: Sequence[object]) -> "_Known | None":
+        """Of a model, id and row."""
+        query = f"SELECT label, time, joined FROM labels {_OF_ROW}"
+        found: _Known | None = self._sql.execute(query, row[:3]).fetchone()
         return found
 
-    def _predictions(self, label: Label) -> list[Prediction]:
-        found = self._sql.execute(f"SELECT {_PREDICTION} FROM predictions {_OF_ROW}", label[:3])
-        return [Prediction(*row) for row in found]
+    def _prediction(self, of: Sequence[Any], row: np.void) -> Prediction:
+        """Of a model, id and row."""
+        name, (_, _, slot, value, time, _, counted, halvings, _) = self._pending.name(row), row.item()
+        model, id, number = of[:3]
+        return Prediction(model, id, number, name.lane, name.version, slot, value, time, bool(counted), 2.0**-halvings)
 
-    def _first(self, label: Label, slot: int, result: Arrival) -> None:
-        predictions = self._predictions(label)
+    def _asked(self, labels: Sequence[Label]) -> "tuple[Hashes, list[list[_Key]]]":
+        """Of each label its hash, and the keys of predictions that may wait for it."""
+        hashes, candidates = np.zeros(len(labels), np.uint64), [list[_Key]() for _ in labels]
+        for model in {label.model for label in labels}:
+            which = [i for i, label in enumerate(labels) if label.model == model]
+            ids = [labels[i].id.encode(errors="surrogatepass") for i in which]
+            sums = self._pending.keys.sums(b"".join(ids), np.array([len(id) for id in ids]))
+            row = np.array([labels[i].row for i in which])
+            hashes[which] = self._pending.keys.of(model, "", sums, row).hi
+            for lane in self._pending.lanes(model):
+                hi, lo = self._pending.keys.of(model, lane, sums, row)
+                for k in np.flatnonzero(self._pending.contains(hi)).tolist():
+                    candidates[which[k]].append((hi[k], lo[k]))
+        return hashes, candidates
+
+    def _waiting(self, label: Label, keys: "list[_Key]") -> list[Prediction]:
+        found = [self._pending.find(hi, lo) for hi, lo in keys]
+        return [self._prediction(label, held.row) for held in found if held is not None]
+
+    def _first(self, label: Label, hash: int, slot: int, keys: "list[_Key]", result: Arrival) -> None:
+        predictions = self._waiting(label, keys)
         if not predictions and self.parked.total() >= self._budget:
             result.turned_away[label.model] += 1
             return
-        self._sql.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?)", (*label, slot, bool(predictions)))
+        self._sql.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?)", (*label, slot, bool(predictions), hash))
         self.labels += 1
         self.parked[label.model] += not predictions
         result.joined += bool(predictions)
         result.parked += not predictions
         result.matches += [Match(p, None, Truth(label.time, label.label)) for p in predictions]
 
-    def _again(self, label: Label, known: Truth, slot: int, result: Arrival) -> None:
+    def _again(self, label: Label, known: Truth, slot: int, keys: "list[_Key]", result: Arrival) -> None:
         truth = Truth(label.time, label.label)
         if truth == known:
             result.doubled += 1
@@ -269,7 +319,18 @@ class LabelStore:
         result.doubled += 1 - new
         if truth > known:
             self._sql.execute(f"UPDATE labels SET time = ?, label = ? {_OF_ROW}", (*truth, *label[:3]))
-            result.matches += [Match(p, known, truth) for p in self._predictions(label)]
+            result.matches += [Match(p, known, truth) for p in self._waiting(label, keys)]
+
+
+_Key = tuple[np.uint64, np.uint64]
+_Known = tuple[float, float, int]  # label, event time, whether it met a prediction
+
+
+def _doubled(hashes: Hashes) -> NDArray[np.bool_]:
+    """Which of them occur more than once."""
+    ordered = np.sort(hashes)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    return np.isin(hashes, again) if len(again) else np.zeros(len(hashes), bool)
 
 
 def _share(model: str, request: str) -> float:

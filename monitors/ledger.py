@@ -7,31 +7,34 @@ read at once: so the counts are the same for any polling, and for any restart in
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from monitors.book import Book, Version
-from monitors.features import extract_all
+from monitors.bundle import Bundle, Requests, bundles, join
+from monitors.features import declared, tensors
 from monitors.journal import Journal
-from monitors.labels import Arrival, Label, LabelStore, Match, Prediction
+from monitors.labels import Arrival, Label, LabelStore, Match, Predictions
 from monitors.open_slots import Closed, OpenSlots
+from monitors.panel import Panel
 from monitors.reference import PREDICTION, Profile
 from monitors.slot import Counts, LabelCounts, decode, decode_labels
 from serving.config import Monitors
+from serving.manifest import Manifest
+from serving.packed import Layout, Packed
 from serving.protocol import Array
-from serving.record import Record
 
 Name = tuple[str, str]  # model, version
 Identity = tuple[str, str, str]  # model, version, digest
 log = logging.getLogger("gaugeway.monitors")
 
+MAX_PANELS = 256  # at once; there is one for each layout of a version's records
 MIN_FUTURE_S = 60.0  # an event time further ahead of the wall clock than this, or than `lateness_s`, is none
 
 
@@ -52,6 +55,9 @@ class Times(NamedTuple):
     slot: NDArray[np.int64]
     late: NDArray[np.bool_]
     misdated: NDArray[np.bool_]
+
+    def of(self, which: NDArray[np.bool_]) -> "Times":
+        return Times(self.time[which], self.slot[which], self.late[which], self.misdated[which])
 
 
 class Marks(msgspec.Struct):
@@ -77,28 +83,27 @@ class Ledger:
         self._slots = OpenSlots("slot", Counts, decode)
         self._label_slots = OpenSlots("label_slot", LabelCounts, decode_labels)
         self._changed: set[Name] = set()
+        self._panels: dict[Layout, Panel] = {}
 
     @property
     def store(self) -> LabelStore:
         return self._store
 
-    def ingest(self, records: Sequence[Record], versions: Mapping[Identity, Version | None], now: float) -> None:
+    def ingest(self, records: Sequence[Packed], versions: Mapping[Identity, Version | None], now: float) -> None:
         """Count records, in the order in which they were read. `versions` says of each what is known of it.
 
         `now` is the wall clock in seconds; an event time beyond it is refused.
         """
         if not records:
             return
-        times = self._times(records, now)
-        starts = np.cumsum([0, *(len(record.ids) for record in records)])
-        for (name, identity), group in _grouped(records):
-            version = versions[identity]
-            batch = [records[i] for i in group]
-            requests = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in group])
+        requests = join(records)
+        times = self._times(requests, np.array([record.requests for record in records]), now)
+        for bundle, which in bundles(records, requests):
+            version = versions[bundle.layout.identity]
             if version is None:
-                self.drop("unknown_version", sum(record.rows for record in batch))
+                self.drop("unknown_version", bundle.rows)
             else:
-                self._ingest(name, version, batch, Times(*(column[requests] for column in times)), now)
+                self._ingest(version, bundle, times.of(which), now)
 
     def label(self, labels: Sequence[Label], now: float) -> Arrival:
         """Join or park labels. Their times do not move the clock: one wrong label would make every row late."""
@@ -138,6 +143,7 @@ class Ledger:
 
     def save(self, journal: Journal) -> None:
         """Write what changed since the last `save`."""
+        self._store.save()
         journal.put("marks", {(): msgspec.msgpack.encode(self.marks)})
         journal.put("book", {name: msgspec.msgpack.encode(self.books[name]) for name in self._changed})
         self._changed.clear()
@@ -175,14 +181,12 @@ class Ledger:
             return math.inf
         return now + max(self._settings.lateness_s, MIN_FUTURE_S)
 
-    def _times(self, records: Sequence[Record], now: float) -> Times:
+    def _times(self, table: Requests, requests: Array, now: float) -> Times:
         """Slot and lateness of every request, from the clock as it stood before its record; moves the clock."""
-        given = self._settings.event_time == "request"
-        time = np.array([t for record in records for t in (record.event_times if given else record.arrival_times)])
-        requests = [len(record.ids) for record in records]
+        time = table["event_time" if self._settings.event_time == "request" else "arrival_time"]
         misdated = ~((time <= self._latest(now)) & (time >= 0) & (time < 2.0**40))
         known = np.where(misdated, -math.inf, time)
-        peaks = np.maximum.reduceat(known, np.cumsum([0, *requests[:-1]]))
+        peaks = np.maximum.reduceat(known, np.cumsum(requests) - requests)
         clock = -math.inf if self.marks.clock is None else self.marks.clock
         clocks = np.maximum.accumulate(np.concatenate([[clock], peaks]))
         marks = np.floor((clocks[:-1] - self._settings.lateness_s) / self._settings.slot_s)
@@ -192,13 +196,13 @@ class Ledger:
         slot = np.floor(np.where(misdated, 0.0, time) / self._settings.slot_s)
         return Times(known, slot.astype(np.int64), slot < np.repeat(marks, requests), misdated)
 
-    def _ingest(self, name: Name, version: Version, records: list[Record], times: Times, now: float) -> None:
-        """Count records of one version whose tensors can be joined."""
+    def _ingest(self, version: Version, bundle: Bundle, times: Times, now: float) -> None:
+        """Count records of one version and layout."""
+        name, counts = bundle.layout.identity[:2], bundle.counts
         book = self._book(name, version)
-        counts = np.array([n for record in records for n in record.counts])
-        failed = np.array([status != 200 for record in records for status in record.statuses])
+        failed = bundle.requests["status"] != 200
         late = times.late & ~failed & ~times.misdated
-        book.rows += int(counts.sum())
+        book.rows += bundle.rows
         book.failed += int(counts[failed].sum())
         book.misdated += int(counts[times.misdated].sum())
         book.late += int(counts[late].sum())
@@ -206,71 +210,57 @@ class Ledger:
         book.seen = max(book.seen, now)
         whole = ~failed & ~times.misdated
         try:
-            self._read(name, version, records, times, counts, whole, late)
+            self._read(name, version, bundle, times, whole, late)
         except (ValueError, IndexError, TypeError) as error:  # tensors that do not fit the manifest; nothing is counted
-            self.drop("unreadable", int(counts.sum()))
-            log.warning("%d rows of %s version %s cannot be read: %s", int(counts.sum()), *name, error)
+            self.drop("unreadable", bundle.rows)
+            log.warning("%d rows of %s version %s cannot be read: %s", bundle.rows, *name, error)
 
-    def _read(
-        self,
-        name: Name,
-        version: Version,
-        records: list[Record],
-        times: Times,
-        counts: Array,
-        whole: Array,
-        late: Array,
-    ) -> None:
+    def _read(self, name: Name, version: Version, bundle: Bundle, times: Times, whole: Array, late: Array) -> None:
         """Count the rows' features and let their predictions wait. Raises before anything of them is counted."""
-        rows = int(counts.sum())
-        columns = extract_all(records, version.manifest) if whole.any() else {}
-        if any(len(column) != rows for column in columns.values()):
-            raise ValueError(f"{rows} rows have columns of {sorted({len(column) for column in columns.values()})}")
-        values = np.asarray(columns.get(PREDICTION, ()), np.float64)
-        if version.profile is not None and columns:
-            slots = np.repeat(times.slot, counts)
-            self._count(name, version.profile, columns, slots, np.repeat(whole & ~late, counts))
-        if self.books[name].task is not None and PREDICTION in columns:
-            self._wait(name, records, values, times, counts, whole, late)
+        found = tensors(bundle, version.manifest) if bundle.layout.tensors and whole.any() else {}
+        values = np.asarray(found.get(PREDICTION, ()), np.float64)
+        if version.profile is not None and found:
+            panel = self._panel(version.profile, version.manifest, bundle.layout)
+            self._count(name, panel, found, bundle.spread(times.slot), bundle.spread(whole & ~late))
+        if self.books[name].task is not None and PREDICTION in found:
+            self._wait(name, bundle, values, times, whole, late)
 
-    def _count(self, name: Name, profile: Profile, columns: dict[str, Array], slots: Array, use: Array) -> None:
-        numbers, place = np.unique(slots[use], return_inverse=True)
-        whole = bool(use.all())
-        tables: dict[str, Array] = {}
-        for feature, values in columns.items():
-            law = profile.features.get(feature)
-            if law is not None:
-                cells = place * law.size + law.cells(values if whole else values[use])
-                tables[feature] = np.bincount(cells, minlength=len(numbers) * law.size).reshape(-1, law.size)
-        for i, rows in enumerate(np.bincount(place, minlength=len(numbers)).tolist()):
-            counts = Counts(rows, {feature: table[i].astype(np.int64) for feature, table in tables.items()})
-            self._slots.at((*name, int(numbers[i]))).add(counts)
+    def _panel(self, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
+        panel = self._panels.get(layout)
+        if panel is None:
+            if len(self._panels) >= MAX_PANELS:
+                self._panels.clear()
+            panel = self._panels[layout] = Panel(profile.features, declared(manifest, layout))
+        return panel
 
-    def _wait(
-        self, name: Name, records: list[Record], values: Array, times: Times, counts: Array, whole: Array, late: Array
-    ) -> None:
+    def _count(self, name: Name, panel: Panel, found: Mapping[str, Array], slots: Array, use: Array) -> None:
+        if not use.all():
+            found, slots = {key: array[use] for key, array in found.items()}, slots[use]
+        numbers, place = np.unique(slots, return_inverse=True)
+        for number, counts in zip(numbers.tolist(), panel.count(found, place, len(numbers)), strict=True):
+            self._slots.at((*name, number)).add(counts)
+
+    def _wait(self, name: Name, bundle: Bundle, values: Array, times: Times, whole: Array, late: Array) -> None:
         """Let predictions wait for their labels."""
-        lanes = [name[1] if record.role == "shadow" else "" for record in records for _ in record.ids]
-        ids = [request for record in records for request in record.ids]
-        firsts = [first for record in records for first in record.first_rows]
-        rows: list[Prediction] = []
-        number = iter(values.tolist())
-        arrays = (counts, times.slot, times.time, whole, late)
-        facts = zip(ids, firsts, lanes, *(array.tolist() for array in arrays), strict=True)
-        for id, first, lane, n, slot, time, good, past in facts:
-            for row in range(first, first + n):
-                value = next(number)
-                if good and slot >= self._expired and value == value:
-                    rows.append(Prediction(name[0], id, row, lane, name[1], slot, value, time, not past))
-        self._admit(name, rows)
+        use = bundle.spread(whole & (times.slot >= self._expired)) & (values == values)
+        lane = name[1] if bundle.layout.role == "shadow" else ""
+        sizes = bundle.requests["id_bytes"].astype(np.int64)
+        slot, time, counted = (bundle.spread(fact)[use] for fact in (times.slot, times.time, ~late))
+        self._admit(
+            name,
+            Predictions(
+                *name, lane, bundle.ids, sizes, bundle.request[use], bundle.row[use], slot, values[use], time, counted
+            ),
+        )
 
-    def _admit(self, name: Name, rows: list[Prediction]) -> None:
+    def _admit(self, name: Name, rows: Predictions) -> None:
         admission = self._store.add_predictions(rows)
         book = self.books[name]
-        book.expected += len(admission.admitted)
+        book.expected += int(admission.admitted.sum())
         book.sampled_out += admission.sampled_out
         book.reused += admission.reused
-        for slot, n in Counter(p.slot for p in admission.admitted if p.counted).items():
+        slots, counts = np.unique(rows.slot[admission.admitted & rows.counted], return_counts=True)
+        for slot, n in zip(slots.tolist(), counts.tolist(), strict=True):
             self._label_slots.at((*name, slot)).predictions += n
         self._follow(admission.matches)
 
@@ -316,17 +306,3 @@ def _name(match: Match) -> Name:
 
 def _or_less(mark: int | None) -> int:
     return -(2**62) if mark is None else mark
-
-
-def _grouped(records: Iterable[Record]) -> list[tuple[tuple[Name, Identity], list[int]]]:
-    """Indices of the records of one version whose tensors have the same names, datatypes and row shapes."""
-    groups: dict[Any, list[int]] = {}
-    for i, record in enumerate(records):
-        tensors = [
-            (name, column.datatype, column.shape[1:])
-            for columns in (record.inputs, record.outputs)
-            for name, column in columns.items()
-        ]
-        identity = (record.model, record.version, record.digest)
-        groups.setdefault((identity, bool(record.outputs), tuple(tensors)), []).append(i)
-    return [((identity[:2], identity), found) for (identity, _, _), found in groups.items()]

@@ -105,7 +105,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def cells(self, values: Array) -> NDArray[np.intp]:
         """The cell of each value, shape (n,), 0 <= cell < K."""
         if self.kind == "numeric":
-            return np.searchsorted(self._bounds, _cast(values, self.dtype), side="right")
+            return np.searchsorted(self.bounds, cast(values, self.dtype), side="right")
         return self._text_cells(values) if self.dtype == "text" else self._number_cells(values)
 
     def count(self, values: Array) -> Counts:
@@ -113,7 +113,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return np.bincount(self.cells(values), minlength=self.size).astype(np.int64, copy=False)
 
     @cached_property
-    def _bounds(self) -> Array:
+    def bounds(self) -> Array:
         """Searched from the right: cell i holds bound[i-1] <= x < bound[i]. NaN sorts behind everything."""
         bounds = np.array([self.low, *self.edges, self.high, math.nan], self.dtype)
         with np.errstate(over="ignore", under="ignore"):
@@ -141,7 +141,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return np.fromiter(map(self._index.__getitem__, values.tolist()), np.intp, len(values))
 
     def _number_cells(self, values: Array) -> NDArray[np.intp]:
-        values = _cast(values, self.dtype)
+        values = cast(values, self.dtype)
         known, cell = self._numbers
         unseen = len(self.categories) + 1
         at = np.searchsorted(known[:-1], values)
@@ -259,10 +259,10 @@ def _typed(values: Array, kind: Kind) -> Array:
         texts = np.empty(len(values), object)
         texts[:] = [_text(value) for value in values.tolist()]
         return texts
-    return _cast(values, "float32" if values.dtype in (np.float16, np.float32) else "float64")
+    return cast(values, "float32" if values.dtype in (np.float16, np.float32) else "float64")
 
 
-def _cast(values: Array, dtype: str) -> Array:
+def cast(values: Array, dtype: str) -> Array:
     if values.dtype == dtype:
         return values
     with np.errstate(over="ignore"):  # too large for float32 is infinite there, as it is for the model

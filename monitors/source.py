@@ -4,53 +4,34 @@ A `Batch` carries the positions to be committed together with what was counted f
 read again after a restart.
 """
 
-import heapq
 import math
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import chain
 from pathlib import Path
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from serving import record
-from serving.errors import GaugewayError
-from serving.protocol import DATATYPES
-from serving.record import Column, Frame, Position, Record, RingError, RingReader
+from serving.packed import REQUEST, BadRecord, Packed, Unpacker
+from serving.record import Frame, Position, RingError, RingReader, lost, position_after
 
 MAX_FRAMES = 4096  # read ahead per ring
-
-
-class BadRecord(GaugewayError):
-    """A frame whose payload is not a Record v1, or one that contradicts itself."""
 
 
 @dataclass
 class Batch:
     """What one look at the rings brought. `drained` says that nothing was left behind."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[Packed] = field(default_factory=list)
     positions: dict[str, Position] = field(default_factory=dict)
+    newest: float = -math.inf  # arrival time of the newest request
     lost_frames: int = 0
     lost_rows: int = 0
     bad_rows: int = 0
     errors: list[str] = field(default_factory=list)
     drained: bool = True
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A frame that was read: `key` orders it among the rings, `after` is the position behind it."""
-
-    key: float
-    after: Position
-    frame: Frame
-    lost_frames: int
-    lost_rows: int
-    record: Record | None
-    error: str
 
 
 class Source:
@@ -59,6 +40,7 @@ class Source:
     def __init__(self, folder: Path, positions: Mapping[str, Position], *, max_frames: int = MAX_FRAMES) -> None:
         self._folder, self._max_frames = folder, max_frames
         self._positions = dict(positions)
+        self._unpack = Unpacker()
         self._tails: dict[str, _Tail] = {}
         self._refused: dict[str, str] = {}
 
@@ -78,20 +60,31 @@ class Source:
         for tail in self._tails.values():
             tail.fill(self._max_frames)
         limit = min((tail.last for tail in self._tails.values() if tail.more), default=math.inf)
-        ready = [tail.until(limit) for tail in self._tails.values()]
-        for entry in heapq.merge(*ready, key=attrgetter("key")):
-            _put(entry, batch)
-        for name, tail in self._tails.items():
-            if tail.returned is not None:
-                self._positions[name] = batch.positions[name] = tail.returned
-                tail.returned = None
-            batch.drained = batch.drained and tail.empty
+        taken = {name: tail.take(limit) for name, tail in self._tails.items()}
+        for name, ahead in taken.items():
+            if ahead.frames:
+                self._put(name, ahead, batch)
+        batch.records = _merged([ahead for ahead in taken.values() if ahead.frames])
+        batch.drained = all(tail.empty for tail in self._tails.values())
         return batch
 
     def close(self) -> None:
         for tail in self._tails.values():
             tail.close()
         self._tails.clear()
+
+    def _put(self, name: str, ahead: "_Ahead", batch: Batch) -> None:
+        """Account for frames that were taken from one ring."""
+        tail = self._tails[name]
+        frames_lost, rows_lost = lost(ahead.frames, tail.taken)
+        batch.lost_frames += frames_lost
+        batch.lost_rows += rows_lost
+        batch.newest = max(batch.newest, float(ahead.keys[-1]))
+        for frame, found in zip(ahead.frames, ahead.records, strict=True):
+            if isinstance(found, str):
+                batch.bad_rows += frame.rows
+                batch.errors.append(found)
+        tail.taken = self._positions[name] = batch.positions[name] = position_after(ahead.frames[-1], tail.taken.ring)
 
     def _discover(self, batch: Batch) -> None:
         for path in sorted(self._folder.glob("*.ring")):
@@ -108,18 +101,36 @@ class Source:
             if tail.inode == path.stat().st_ino or not tail.empty:
                 return
             tail.close()  # the file was replaced, and all of the old one is read
-        self._tails[path.name] = _Tail(path, self._positions.get(path.name))
+        self._tails[path.name] = _Tail(path, self._positions.get(path.name), self._unpack)
         self._refused.pop(path.name, None)
+
+
+@dataclass
+class _Ahead:
+    """Frames that were read: `records` has a sentence for one that is bad, `keys` orders them among the rings."""
+
+    frames: list[Frame] = field(default_factory=list)
+    records: list[Packed | str] = field(default_factory=list)
+    keys: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def split(self, at: int) -> "tuple[_Ahead, _Ahead]":
+        first = _Ahead(self.frames[:at], self.records[:at], self.keys[:at])
+        return first, _Ahead(self.frames[at:], self.records[at:], self.keys[at:])
+
+    def add(self, frames: list[Frame], records: list[Packed | str], keys: NDArray[np.float64]) -> None:
+        self.frames += frames
+        self.records += records
+        self.keys = np.concatenate([self.keys, keys])
 
 
 class _Tail:
     """One ring, read ahead."""
 
-    def __init__(self, path: Path, position: Position | None) -> None:
+    def __init__(self, path: Path, position: Position | None, unpack: Unpacker) -> None:
         self.inode = os.stat(path).st_ino
-        self._reader = RingReader(path, position)
-        self._ahead: deque[_Entry] = deque()
-        self.returned: Position | None = None
+        self._reader, self._unpack = RingReader(path, position), unpack
+        self._ahead = _Ahead()
+        self.taken = self._reader.position
         self.last = -math.inf  # key of the last frame read
         self.more = False
 
@@ -129,83 +140,56 @@ class _Tail:
 
     @property
     def empty(self) -> bool:
-        return not self._ahead and self._reader.lag_bytes == 0
+        return not self._ahead.frames and self._reader.lag_bytes == 0
 
     def fill(self, max_frames: int) -> None:
-        while len(self._ahead) < max_frames:
-            lost = self._reader.lost_frames, self._reader.lost_rows
-            frames = self._reader.read(1)
-            if not frames:
-                self.more = False
-                return
-            self._ahead.append(self._entry(frames[0], *lost))
-        self.more = self._reader.lag_bytes > 0
+        if frames := self._reader.read(max_frames - len(self._ahead.frames)):
+            records = [decode(frame, self._unpack) for frame in frames]
+            keys = self._keys(records)
+            self.last = float(keys[-1])
+            self._ahead.add(frames, records, keys)
+        self.more = len(self._ahead.frames) >= max_frames and self._reader.lag_bytes > 0
 
-    def until(self, limit: float) -> Iterator[_Entry]:
-        while self._ahead and self._ahead[0].key <= limit:
-            entry = self._ahead.popleft()
-            self.returned = entry.after
-            yield entry
+    def take(self, limit: float) -> _Ahead:
+        """What is at most `limit`."""
+        taken, self._ahead = self._ahead.split(int(np.searchsorted(self._ahead.keys, limit, side="right")))
+        return taken
 
     def close(self) -> None:
         self._reader.close()
 
-    def _entry(self, frame: Frame, lost_frames: int, lost_rows: int) -> _Entry:
-        reader, found, error = self._reader, None, ""
-        try:
-            found = decode(frame)
-            self.last = max(self.last, *found.arrival_times)
-        except BadRecord as refused:
-            error = str(refused)
-        lost = reader.lost_frames - lost_frames, reader.lost_rows - lost_rows
-        return _Entry(self.last, reader.position, frame, *lost, found, error)
+    def _keys(self, records: list[Packed | str]) -> NDArray[np.float64]:
+        """The largest arrival time up to each frame. A record that contradicts itself becomes a sentence."""
+        keys = np.full(len(records), -math.inf)
+        whole = [i for i, found in enumerate(records) if isinstance(found, Packed)]
+        if whole:
+            found = [one for one in records if isinstance(one, Packed)]
+            table = np.frombuffer(b"".join([one.table for one in found]), REQUEST)
+            starts = np.cumsum([0, *[one.requests for one in found]])[:-1]
+            keys[whole] = np.fmax.reduceat(table["arrival_time"], starts)
+            rows = np.add.reduceat(table["rows"], starts, dtype=np.int64) - [one.rows for one in found]
+            ids = np.add.reduceat(table["id_bytes"], starts, dtype=np.int64) - [len(one.ids) for one in found]
+            for k in np.flatnonzero((rows != 0) | (ids != 0)).tolist():
+                records[whole[k]] = f"a record contradicts itself: {rows[k]} rows and {ids[k]} bytes of ids too many"
+        keys[np.isnan(keys)] = -math.inf
+        return np.maximum(np.maximum.accumulate(keys), self.last)
 
 
-def decode(frame: Frame) -> Record:
-    """The record of a frame. Raises BadRecord for one that the monitors cannot rely on."""
+def decode(frame: Frame, unpack: Unpacker) -> Packed | str:
+    """The record of a frame, or why the monitors cannot rely on it."""
     try:
-        found = record.decode(frame.payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRecord(f"frame {frame.number} is not a record: {error}") from None
-    if why := _contradiction(found, frame):
-        raise BadRecord(f"record {frame.number} of {found.model!r} version {found.version!r}: {why}")
+        found = unpack(frame.payload)
+    except BadRecord as error:
+        return f"frame {frame.number} is not a record: {error}"
+    if found.rows != frame.rows:
+        return f"frame {frame.number} is not a record: it has {found.rows} rows, the frame {frame.rows}"
     return found
 
 
-def _contradiction(found: Record, frame: Frame) -> str:
-    lists: tuple[Sized, ...] = (
-        found.ids, found.first_rows, found.counts, found.reasons, found.propensities, found.keys,
-        found.event_times, found.arrival_times, found.statuses, found.queue_s,
-    )  # fmt: skip
-    if found.v != 1:
-        return f"it has version {found.v}, expected 1"
-    if not found.ids or len(set(map(len, lists))) != 1:
-        return f"its lists have lengths {[*map(len, lists)]}"
-    if min(found.counts) < 0 or found.rows != frame.rows:
-        return f"its requests have {found.counts} rows, the frame {frame.rows}"
-    for columns in (found.inputs, found.outputs):
-        for name, column in columns.items():
-            if why := _bad_column(column, frame.rows):
-                return f"column {name!r} {why}"
-    return ""
-
-
-def _bad_column(column: Column, rows: int) -> str:
-    if column.datatype not in DATATYPES:
-        return f"has the datatype {column.datatype!r}"
-    if not column.shape or column.shape[0] != rows or min(column.shape) < 0:
-        return f"has shape {column.shape} in a batch of {rows} rows"
-    size = math.prod(column.shape) * DATATYPES[column.datatype].itemsize
-    if column.datatype != "BYTES" and size != len(column.data):
-        return f"has {len(column.data)} bytes, expected {size}"
-    return ""
-
-
-def _put(entry: _Entry, batch: Batch) -> None:
-    batch.lost_frames += entry.lost_frames
-    batch.lost_rows += entry.lost_rows
-    if entry.record is None:
-        batch.bad_rows += entry.frame.rows
-        batch.errors.append(entry.error)
-    else:
-        batch.records.append(entry.record)
+def _merged(taken: list[_Ahead]) -> list[Packed]:
+    """By key, of equal ones in the order of the rings."""
+    records = list(chain.from_iterable(ahead.records for ahead in taken))
+    if len(taken) > 1:
+        order = np.argsort(np.concatenate([ahead.keys for ahead in taken]), kind="stable")
+        records = [records[i] for i in order.tolist()]
+    return [found for found in records if not isinstance(found, str)]

@@ -22,7 +22,7 @@ from serving.config import Monitors
 from serving.manifest import Manifest
 from serving.record import Position
 
-COMMIT_S = 0.2  # at most this often without labels
+COMMIT_S = 1.0  # at most this often without labels; what was not committed is read from the rings again
 
 log = logging.getLogger("gaugeway.monitors")
 
@@ -67,7 +67,7 @@ class Station:
         """
         batch = self._held or self._source.read()
         self._held = batch
-        identities = {(record.model, record.version, record.digest) for record in batch.records}
+        identities = {record.layout.identity for record in batch.records}
         versions = {identity: self.catalogue.find(identity, now) for identity in identities}
         self._held = None
         self._journal.begin()
@@ -132,8 +132,7 @@ class Station:
         self._moved |= batch.positions
         self._changed = self._changed or bool(batch.positions)
         self._drained = batch.drained
-        if batch.records:
-            self._newest = max(self._newest, max(batch.records[-1].arrival_times))
+        self._newest = max(self._newest, batch.newest)
 
     def _seal(self, now: float) -> None:
         """The wall clock closes slots only once all that was written before it is read."""

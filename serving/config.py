@@ -104,7 +104,7 @@ class Monitors(_Section, frozen=True):
     false_alarms_days: Seconds = 90.0  # at most one false alarm a model version in this many days
     quiet_blocks: Positive = 10  # an alarm clears after as many blocks without one
     ring_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 2**20  # per gateway worker
-    poll_s: Seconds = 0.05
+    poll_s: Seconds = 0.25
 
 
 class RaySection(_Section, frozen=True):

@@ -1,4 +1,4 @@
-"""Record v1, the contract between the gateway and the monitors, and the ring it is written to.
+"""Record v2, the contract between the gateway and the monitors, and the ring it is written to.
 
 A ring is one memory-mapped file with one writer (a gateway worker) and any readers (the sidecar). The writer
 never waits: it overwrites the oldest frames. Frames are numbered and carry the rows written before them, so a
@@ -13,18 +13,19 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
 
+from serving import packed
 from serving.errors import GaugewayError
+from serving.packed import Role, Tensor, Unpacker
 from serving.protocol import DATATYPES, Array
-
-Role = Literal["primary", "shadow"]
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
@@ -49,16 +50,16 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
         return np.frombuffer(self.data, DATATYPES[self.datatype]).reshape(self.shape)
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One batch of one version. Lists have an element per request, columns a row per row of the batch.
 
     Request i owns `counts[i]` consecutive rows; they are its rows `first_rows[i]`, `first_rows[i] + 1`, … (a large
     request may be split over records). Times are seconds since 1970 UTC, stages seconds; an event time of NaN was
     asked for and not given. Propensity is the probability with which routing chose this version for the request's
-    key. A failed batch has no columns.
+    key. A failed batch has no columns. Who handles many records works on their bytes: `serving.packed`.
     """
 
-    v: int = 1
+    v: int = packed.VERSION
     model: str
     version: str
     digest: str
@@ -85,16 +86,46 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return sum(self.counts)
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
-
-
 def encode(record: Record) -> bytes:
-    return _encoder.encode(record)
+    """One record as it is; who writes many of one version keeps a `packed.Encoder`."""
+    inputs, outputs = (tuple((n, column.datatype) for n, column in c.items()) for c in (record.inputs, record.outputs))
+    encoder = _encoder(record.model, record.version, record.digest, record.role, inputs, outputs)
+    requests = zip(
+        record.keys, record.event_times, record.arrival_times, record.propensities, record.queue_s,
+        record.first_rows, record.counts, record.statuses, record.reasons, strict=True,
+    )  # fmt: skip
+    columns = [[column.array()] for column in (*record.inputs.values(), *record.outputs.values())]
+    rest = msgspec.msgpack.encode((record.clients, record.segments)) if record.clients or record.segments else b""
+    return encoder.encode(list(requests), record.ids, columns, record.infer_s, record.sampling, rest)
+
+
+_encoder = lru_cache(64)(packed.Encoder)
 
 
 def decode(data: bytes) -> Record:
-    return _decoder.decode(data)
+    """Raises packed.BadRecord."""
+    found = Unpacker()(data)
+    layout, table = found.layout, np.frombuffer(found.table, packed.REQUEST)
+    rest = msgspec.msgpack.decode(found.rest, type=tuple[list[str], dict[str, list[str]]]) if found.rest else ([], {})
+    columns = [
+        Column(tensor.datatype, (found.rows, *tensor.shape), data)
+        for tensor, data in zip(layout.tensors, found.columns, strict=True)
+    ]
+    split = len(layout.inputs)
+    return Record(
+        model=layout.model, version=layout.version, digest=layout.digest, role=layout.role,
+        ids=list(packed.texts(found.ids, table["id_bytes"].tolist())), first_rows=table["first_row"].tolist(),
+        counts=table["rows"].tolist(), reasons=[layout.reasons[code] for code in table["reason"].tolist()],
+        propensities=table["propensity"].tolist(), sampling=found.sampling, keys=table["key"].tolist(),
+        clients=rest[0], segments=rest[1], event_times=table["event_time"].tolist(),
+        arrival_times=table["arrival_time"].tolist(), statuses=table["status"].tolist(),
+        queue_s=table["queue_s"].tolist(), infer_s=found.infer_s,
+        inputs=_named(layout.inputs, columns[:split]), outputs=_named(layout.outputs, columns[split:]),
+    )  # fmt: skip
+
+
+def _named(tensors: tuple[Tensor, ...], columns: list[Column]) -> dict[str, Column]:
+    return {tensor.name: column for tensor, column in zip(tensors, columns, strict=True)}
 
 
 # Ring file: one page of header, then `capacity` bytes of frames, each padded to 8 bytes.
@@ -103,22 +134,25 @@ _MAGIC = b"GWRING01"
 _PAGE = 4096
 _CAPACITY, _HEAD, _TAIL, _UID, _NEXT = 8, 16, 24, 32, 48
 _FRAME = struct.Struct("<IIQQQ")  # payload bytes, checksum of what follows, number, rows before it, rows in it
-_NUMBERS = struct.Struct("<QQQ")  # the last three of _FRAME
+_PREFIX = struct.Struct("<II")  # the first two of _FRAME
+_NUMBERS = struct.Struct("<QQQ")  # the last three
 _NEXT_FRAME = struct.Struct("<QQ")  # number of the next frame, rows before it
-_WRAP = 0xFFFFFFFF  # as payload bytes: the rest up to the end of the ring is unused
+_UNUSED = b"\xff\xff\xff\xff"  # as payload bytes: so is the rest, up to the end of the ring
 _LARGEST = 4  # a frame takes at most this part of the ring, so one frame never drives out all others
+_SHARE = 64  # the oldest frames are given up in parts of this many to a ring
+_CHUNK = 2**18  # bytes that a reader copies at once, unless a frame is larger
 
 
 class RingError(GaugewayError):
     """The file is no ring of this format, is cut short, has a writer already, or there is no room for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, gc=False):
     number: int
     rows_before: int
     rows: int
     payload: bytes
+    end: int = 0  # bytes since the ring was made, up to the next frame
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -141,7 +175,7 @@ class RingWriter:
     ...     writer = RingWriter(Path(folder) / "w.ring", 2**16)
     ...     written = writer.append(b"payload", rows=3)
     ...     RingReader(Path(folder) / "w.ring").read()
-    [Frame(number=0, rows_before=0, rows=3, payload=b'payload')]
+    [Frame(number=0, rows_before=0, rows=3, payload=b'payload', end=40)]
     """
 
     def __init__(self, path: Path, capacity_bytes: int) -> None:
@@ -152,28 +186,34 @@ class RingWriter:
         self._capacity = _get(self._map, _CAPACITY)
         self._head, self._tail = _get(self._map, _HEAD), _get(self._map, _TAIL)
         self.number, self.rows = _NEXT_FRAME.unpack_from(self._map, _NEXT)
+        self._opened = self._mark = self._head
+        self._marks: deque[int] = deque()  # beginnings of frames of this writer, a `_SHARE` of the ring apart
 
     def append(self, payload: bytes, rows: int) -> bool:
         """Write one frame; False (and a gap in the numbers) when it is too large for this ring.
 
         The numbers are stored before the frame is visible: what a killed writer did not finish counts as lost.
         """
-        number, rows_before = self.number, self.rows
-        self.number, self.rows = number + 1, rows_before + rows
-        self._map[_NEXT : _NEXT + _NEXT_FRAME.size] = _NEXT_FRAME.pack(self.number, self.rows)
+        numbers = _NUMBERS.pack(self.number, self.rows, rows)
+        self.number += 1
+        self.rows += rows
+        self._map[_NEXT : _NEXT + 16] = _NEXT_FRAME.pack(self.number, self.rows)
         size = _padded(len(payload))
         if size > self._capacity // _LARGEST:
             return False
         place = self._head % self._capacity
         if place + size > self._capacity:
             place = self._skip_to_start(place)
-        self._free(self._head + size)
-        numbers = _NUMBERS.pack(number, rows_before, rows)
-        self._map[_PAGE + place : _PAGE + place + _FRAME.size + len(payload)] = b"".join(
-            (len(payload).to_bytes(4, "little"), _checksum(numbers, payload).to_bytes(4, "little"), numbers, payload)
-        )
+        if self._head + size - self._tail > self._capacity:
+            self._free(self._head + size)
+        if self._head >= self._mark:
+            self._marks.append(self._head)
+            self._mark = self._head + self._capacity // _SHARE
+        frame = _PREFIX.pack(len(payload), zlib.crc32(payload, zlib.crc32(numbers))) + numbers + payload
+        at = _PAGE + place
+        self._map[at : at + len(frame)] = frame
         self._head += size
-        _put(self._map, _HEAD, self._head)
+        self._map[_HEAD : _HEAD + 8] = self._head.to_bytes(8, "little")
         return True
 
     def close(self) -> None:
@@ -181,16 +221,22 @@ class RingWriter:
 
     def _skip_to_start(self, place: int) -> int:
         self._free(self._head + self._capacity - place)
-        self._map[_PAGE + place : _PAGE + place + 4] = _WRAP.to_bytes(4, "little")
+        self._map[_PAGE + place : _PAGE + place + 4] = _UNUSED
         self._head += self._capacity - place
         return 0
 
     def _free(self, until: int) -> None:
-        """Advance tail, before anything is overwritten, past every frame that `until` would reach."""
+        """Advance tail, before anything is overwritten, past every frame that `until` would reach.
+
+        Frames of this writer are given up by the marks that it set, those of its predecessor one by one.
+        """
         moved = self._tail
         while until - moved > self._capacity:
-            moved = min(moved + _size_at(self._map, moved, self._capacity), self._head)
-        if moved != self._tail:
+            if moved < self._opened:
+                moved = min(moved + _size_at(self._map, moved, self._capacity), self._head)
+            else:
+                moved = self._marks.popleft() if self._marks else self._head
+        if moved > self._tail:
             self._tail = moved
             _put(self._map, _TAIL, moved)
 
@@ -219,49 +265,79 @@ class RingReader:
     def read(self, max_frames: int = 1024) -> list[Frame]:
         """The next frames, at most `max_frames`; empty when there is nothing new."""
         frames: list[Frame] = []
-        while len(frames) < max_frames and (frame := self._next()):
-            frames.append(frame)
+        at = self.position.offset
+        while len(frames) < max_frames and (chunk := self._chunk(at)):
+            at, broken = _frames(*chunk, self._capacity, max_frames - len(frames), frames)
+            if broken:
+                at = at if frames else self._passed(at)
+                break
+        self._advance(frames, at)
         return frames
 
     def close(self) -> None:
         self._map.close()
 
-    def _next(self) -> Frame | None:
-        while (offset := max(self.position.offset, _get(self._map, _TAIL))) < (head := _get(self._map, _HEAD)):
-            size = _size_at(self._map, offset, self._capacity)
-            unused = _wraps(self._map, offset, self._capacity)
-            frame = None if unused else _frame_at(self._map, offset, self._capacity)
-            if _get(self._map, _TAIL) > offset:
-                continue  # overwritten while it was read
-            if frame is not None:
-                self._advance(frame, offset + size)
-                return frame
-            if unused:
-                self._go_to(offset + size)
-            elif not self._passed(offset, head):
-                return None
+    def _chunk(self, offset: int) -> tuple[int, bytes] | None:
+        """Where it begins, at `offset` or behind it, and the bytes of one frame at least; None: nothing new."""
+        while (start := max(offset, _get(self._map, _TAIL))) < (head := _get(self._map, _HEAD)):
+            place, size = start % self._capacity, _size_at(self._map, start, self._capacity)
+            most = min(max(size, _CHUNK), head - start, self._capacity - place)
+            data = self._map[_PAGE + place : _PAGE + place + most]
+            overwritten = max(_get(self._map, _TAIL) - start, 0)  # while it was copied
+            if overwritten < most:
+                return start + overwritten, data[overwritten:] if overwritten else data
         return None
 
-    def _passed(self, offset: int, head: int) -> bool:
+    def _passed(self, offset: int) -> int:
         """Stores may become visible out of order: a frame that is broken now may be whole at the next look."""
-        if self._broken_at != offset:
-            self._broken_at = offset
-            return False
-        self._go_to(head)
-        return True
+        if self._broken_at == offset:
+            return _get(self._map, _HEAD)
+        self._broken_at = offset
+        return offset
 
-    def _go_to(self, offset: int) -> None:
+    def _advance(self, frames: list[Frame], offset: int) -> None:
+        if frames:
+            frames_lost, rows_lost = lost(frames, self.position)
+            self.lost_frames += frames_lost
+            self.lost_rows += rows_lost
+            self.position = position_after(frames[-1], self.position.ring)
         self.position = msgspec.structs.replace(self.position, offset=offset)
 
-    def _advance(self, frame: Frame, offset: int) -> None:
-        self.lost_frames += max(frame.number - self.position.number, 0)
-        self.lost_rows += max(frame.rows_before - self.position.rows, 0)
-        rows = frame.rows_before + frame.rows
-        self.position = Position(self.position.ring, offset, frame.number + 1, rows)
+
+def position_after(frame: Frame, ring: str) -> Position:
+    """Where a reader stands who took this frame."""
+    return Position(ring, frame.end, frame.number + 1, frame.rows_before + frame.rows)
 
 
-def _checksum(numbers: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(numbers))
+def lost(frames: Sequence[Frame], since: Position) -> tuple[int, int]:
+    """Frames and rows that are missing between `since` and the last of `frames`, by their numbers."""
+    after, rows = position_after(frames[-1], since.ring), sum([frame.rows for frame in frames])
+    return max(after.number - since.number - len(frames), 0), max(after.rows - since.rows - rows, 0)
+
+
+def _frames(start: int, data: bytes, capacity: int, most: int, found: list[Frame]) -> tuple[int, bool]:
+    """Add the whole frames of a chunk that begins at `start`; where they end, and whether a broken one follows."""
+    at, unpack, crc = 0, _FRAME.unpack_from, zlib.crc32
+    while most and at + _FRAME.size <= len(data) and data[at : at + 4] != _UNUSED:
+        length, checksum, number, rows_before, rows = unpack(data, at)
+        end = at + (_FRAME.size + length + 7) // 8 * 8
+        if end - at > capacity // _LARGEST:
+            return start + at, True
+        if end > len(data):
+            return start + at, not at
+        payload = data[at + _FRAME.size : at + _FRAME.size + length]
+        if crc(payload, crc(data[at + 8 : at + _FRAME.size])) != checksum:
+            return start + at, True
+        found.append(Frame(number, rows_before, rows, payload, start + end))
+        at, most = end, most - 1
+    unused = _unused(start + at, capacity, data[at : at + 4]) if most else 0
+    return start + at + unused, not at and not unused
+
+
+def _unused(offset: int, capacity: int, beginning: bytes) -> int:
+    """Bytes up to the end of the ring when the rest of it is unused, else 0."""
+    rest = capacity - offset % capacity
+    return rest if rest < _FRAME.size or beginning == _UNUSED else 0
 
 
 def _elements(data: bytes) -> Iterator[bytes]:
@@ -284,28 +360,11 @@ def _put(ring: mmap.mmap, at: int, value: int) -> None:
     ring[at : at + 8] = value.to_bytes(8, "little")
 
 
-def _wraps(ring: mmap.mmap, offset: int, capacity: int) -> bool:
-    place = offset % capacity
-    return capacity - place < _FRAME.size or ring[_PAGE + place : _PAGE + place + 4] == b"\xff\xff\xff\xff"
-
-
 def _size_at(ring: mmap.mmap, offset: int, capacity: int) -> int:
     """Bytes from `offset` to the next frame."""
     place = offset % capacity
-    if _wraps(ring, offset, capacity):
-        return capacity - place
-    return _padded(int.from_bytes(ring[_PAGE + place : _PAGE + place + 4], "little"))
-
-
-def _frame_at(ring: mmap.mmap, offset: int, capacity: int) -> Frame | None:
-    """The frame at `offset`, None when it is not whole."""
-    at = _PAGE + offset % capacity
-    size, checksum, number, rows_before, rows = _FRAME.unpack_from(ring, at)
-    if _padded(size) > capacity // _LARGEST:
-        return None
-    payload = ring[at + _FRAME.size : at + _FRAME.size + size]
-    whole = _checksum(_NUMBERS.pack(number, rows_before, rows), payload) == checksum
-    return Frame(number, rows_before, rows, payload) if whole else None
+    beginning = ring[_PAGE + place : _PAGE + place + 4]
+    return _unused(offset, capacity, beginning) or _padded(int.from_bytes(beginning, "little"))
 
 
 def _locked(file: BinaryIO, path: Path) -> mmap.mmap:

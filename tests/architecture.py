@@ -9,7 +9,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.protocol", "serving.config", "serving.head", "serving.chunked", "serving.deadlines"),
     # pure: no socket, no clock
     ("serving.admission", "serving.cache", "serving.retrying", "serving.waiting"),
-    ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.record"),
+    ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.packed"),
+    ("serving.record",),
     ("serving.routing",),
     ("serving.planning",),
     # what a version is, where it is kept, how its bytes run
@@ -17,10 +18,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.database", "serving.probe"),
     ("serving.repository",),
     # evidence: reference -> counts -> verdicts
-    ("monitors.alarm", "monitors.block", "monitors.journal", "monitors.labels", "monitors.loss", "monitors.source"),
+    ("monitors.alarm", "monitors.block", "monitors.index", "monitors.journal", "monitors.keys", "monitors.loss"),
+    ("monitors.bundle", "monitors.pending", "monitors.source"),
+    ("monitors.labels",),
     ("monitors.sampling",),
     ("monitors.reference",),
     ("monitors.drift", "monitors.features", "monitors.slot"),
+    ("monitors.panel",),
     ("monitors.book", "monitors.open_slots", "monitors.risk"),
     ("monitors.ledger", "monitors.monitor"),
     ("monitors.aggregator", "monitors.catalogue"),
@@ -50,7 +54,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 FOLDERS = ("serving.codec", "serving.demo", "serving.migrations", "monitors.drift")
 
 # What the sidecar's package may know of the serving side.
-MONITORS_MAY_IMPORT = ("serving.errors", "serving.config", "serving.protocol", "serving.manifest", "serving.record")
+MONITORS_MAY_IMPORT = (
+    "serving.errors", "serving.config", "serving.protocol", "serving.manifest", "serving.packed", "serving.record",
+)  # fmt: skip
 
 # Beyond that, a file and what it needs.
 MONITORS_ALSO_IMPORT: tuple[tuple[str, str], ...] = (

@@ -112,7 +112,7 @@ def test_the_columns_of_a_batch_are_its_requests_joined(tmp_path: Path) -> None:
 
     of = declared(*FEATURES, prediction=Prediction("score"))
     (record,), samples, refused = recorded(tmp_path, test, of)
-    assert (record.v, record.model, record.version, record.digest, record.role) == (1, "m", "1", of.digest, "primary")
+    assert (record.v, record.model, record.version, record.digest, record.role) == (2, "m", "1", of.digest, "primary")
     assert record.ids == ["id-0", "id-1", "id-2"] and record.statuses == [200] * 3
     assert (record.counts, record.first_rows) == ([1, 3, 2], [0, 10, 20])
     assert (record.reasons, record.propensities) == (["sticky"] * 3, [0.5, 0.51, 0.52])

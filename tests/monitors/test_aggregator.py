@@ -11,7 +11,7 @@ from monitors.labels import Label, LabelStore
 from monitors.ledger import Ledger, Sealed
 from serving.config import Monitors
 from serving.record import Record
-from tests.monitors.traffic import START, manifest, profile, stream
+from tests.monitors.traffic import START, manifest, packed, profile, stream
 
 SETTINGS = Monitors(
     event_time="request", slot_s=3600, block_s=6 * 3600, block_rows=50, lateness_s=600, label_horizon_s=4 * 3600,
@@ -49,7 +49,7 @@ def run(nodes: int, records: list[Record], labels: list[Label], *, every: int) -
         ready = [label for label in due if label.time <= clock]
         due = due[len(ready) :]
         for k, (node, core) in enumerate(zip(names, cores, strict=True)):
-            core.ingest([r for r in part if place[r.ids[0]] == k], known, NOW)
+            core.ingest(packed([r for r in part if place[r.ids[0]] == k]), known, NOW)
             core.label([label for label in ready if place[label.id] == k], NOW)
             judge.take(node, core.seal(), NOW)
     for node, core in zip(names, cores, strict=True):
@@ -73,7 +73,7 @@ def test_a_slot_waits_until_every_node_has_sealed_it_and_is_taken_once() -> None
     records, _ = stream(600, spacing_s=120)
     (core,), judge = ledgers(1), aggregator(["a", "b"])
     known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
-    core.ingest(records, known, NOW)
+    core.ingest(packed(records), known, NOW)
     sealed = core.seal()
     judge.take("a", sealed, NOW)
     assert judge.verdicts(("m", "1")).drift["_all"].blocks == 0
@@ -93,7 +93,7 @@ def test_what_was_saved_goes_on_to_the_same_verdicts() -> None:
     (core,), straight, broken = ledgers(1), aggregator(["a"]), aggregator(["a"])
     journal = Journal(None, "test")
     for start in range(0, 3000, 50):
-        core.ingest(records[start : start + 50], known, NOW)
+        core.ingest(packed(records[start : start + 50]), known, NOW)
         core.label([label for label in labels if label.id == f"r{start}"], NOW)
         sealed = core.seal()
         for judge in (straight, broken):
@@ -113,7 +113,7 @@ def test_quality_is_read_from_the_cells() -> None:
     records, _ = stream(200, spacing_s=120, shift=30.0)
     (core,), judge = ledgers(1), aggregator(["a"])
     known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
-    core.ingest(records, known, NOW)
+    core.ingest(packed(records), known, NOW)
     judge.take("a", core.seal(START + 10 * 86400), NOW)
     quality = judge.verdicts(("m", "1")).quality["x0"]
     assert (quality.missing, quality.unseen) == (0.0, None)

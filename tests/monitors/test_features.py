@@ -1,13 +1,12 @@
-from typing import Any
-
 import msgspec
 import numpy as np
-import pytest
 
-from monitors.features import extract_all
+from monitors.bundle import bundles, join
+from monitors.features import column, declared, tensors
 from serving.manifest import Feature, Manifest, Prediction
-from serving.protocol import Signature
+from serving.protocol import Array, Signature
 from serving.record import Column, Record
+from tests.monitors.traffic import packed
 
 MANIFEST = Manifest(
     model="flights",
@@ -56,52 +55,51 @@ def record(rows: int = 3, **inputs: Column) -> Record:
     )
 
 
-def test_columns_inputs_and_the_prediction() -> None:
-    values = extract_all([record()], MANIFEST)
-    assert {name: column.tolist() for name, column in values.items()} == {
-        "hour": [0, 3, 6],
-        "distance": [2, 5, 8],
-        "carrier": [b"AA", b"UA", b"DL"],
-        "age": [0, 1, 2],
-        "_prediction": [0.25] * 3,
-    }
-    assert values["hour"].dtype == np.float32
-
-
-def test_records_together_are_the_records_one_after_the_other() -> None:
-    records = [record(1), record(4), failed(), record(2)]
-    apart = [extract_all([one], MANIFEST) for one in records if one.outputs]
-    together = extract_all(records, MANIFEST)
-    assert together.keys() == apart[0].keys()
-    for name, column in together.items():
-        assert column.tolist() == np.concatenate([one[name] for one in apart]).tolist()
+def values(*records: Record) -> dict[str, Array]:
+    """Each declared feature of records of one layout, and the prediction."""
+    (bundle, which), *others = bundles(found := packed(records), join(found))
+    assert not others and which.all()
+    arrays = tensors(bundle, MANIFEST)
+    return {f.name: column(arrays[f.input], f.column) for f in declared(MANIFEST, bundle.layout)}
 
 
 def failed() -> Record:
     return msgspec.structs.replace(record(), inputs={}, outputs={})
 
 
-@pytest.mark.parametrize("records", [[], [failed()]])
-def test_nothing_was_computed(records: list[Record]) -> None:
-    assert extract_all(records, MANIFEST) == {}
+def test_columns_inputs_and_the_prediction() -> None:
+    found = values(record())
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "hour": [0, 3, 6],
+        "distance": [2, 5, 8],
+        "carrier": [b"AA", b"UA", b"DL"],
+        "age": [0, 1, 2],
+        "_prediction": [0.25] * 3,
+    }
+    assert found["hour"].dtype == np.float32
+
+
+def test_records_together_are_the_records_one_after_the_other() -> None:
+    records = [record(1), record(4), record(2)]
+    apart = [values(one) for one in records]
+    for name, joined in values(*records).items():
+        assert joined.tolist() == np.concatenate([one[name] for one in apart]).tolist()
 
 
 def test_an_input_that_is_not_recorded_is_left_out() -> None:
     one = record()
     without = msgspec.structs.replace(one, inputs={"x": one.inputs["x"]})
-    assert set(extract_all([without], MANIFEST)) == {"hour", "distance", "_prediction"}
-    assert set(extract_all([one, without], MANIFEST)) == {"hour", "distance", "_prediction"}
+    assert set(values(without)) == {"hour", "distance", "_prediction"}
+    assert values(failed()) == {}
 
 
 def test_a_version_without_prediction() -> None:
-    assert "_prediction" not in extract_all([record()], msgspec.structs.replace(MANIFEST, prediction=None))
+    (bundle, _), *_ = bundles(found := packed([record()]), join(found))
+    without = msgspec.structs.replace(MANIFEST, prediction=None)
+    assert "_prediction" not in {feature.name for feature in declared(without, bundle.layout)}
+    assert "_prediction" not in tensors(bundle, without)
 
 
 def test_bf16_is_read_as_the_number_it_is() -> None:
     bits = (np.array([1.5, -2.0, 0.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    assert extract_all([record(age=Column.of("BF16", bits))], MANIFEST)["age"].tolist() == [1.5, -2.0, 0.0]
-
-
-def test_tensors_of_different_widths_are_not_laid_together() -> None:
-    other: Any = Column.of("FP32", np.zeros((3, 5), np.float32))
-    assert "hour" not in extract_all([record(), record(x=other)], MANIFEST)
+    assert values(record(age=Column.of("BF16", bits)))["age"].tolist() == [1.5, -2.0, 0.0]

@@ -1,16 +1,47 @@
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitors.labels import Label, LabelStore, Match, Prediction, Truth
+from monitors.labels import Label, LabelStore, Match, Prediction, Predictions, Truth
 
 
 def store(budget_rows: int = 1000) -> LabelStore:
     return LabelStore(sqlite3.connect(":memory:", isolation_level=None), budget_rows)
+
+
+@dataclass
+class Added:
+    """What `LabelStore.add_predictions` said of some predictions."""
+
+    admitted: list[Prediction] = field(default_factory=list)
+    matches: list[Match] = field(default_factory=list)
+    sampled_out: int = 0
+    reused: int = 0
+
+
+def add(subject: LabelStore, found: Sequence[Prediction]) -> Added:
+    """As a ledger does: those of one version and lane at once."""
+    added = Added()
+    for (model, lane, version), group in groupby(found, lambda p: (p.model, p.lane, p.version)):
+        rows = list(group)
+        ids = [p.id.encode() for p in rows]
+        sizes, request = np.array([len(id) for id in ids]), np.arange(len(rows))
+        facts = [(p.row, p.slot, p.value, p.time, p.counted) for p in rows]
+        columns = [np.array(column) for column in zip(*facts, strict=True)]
+        result = subject.add_predictions(Predictions(model, version, lane, b"".join(ids), sizes, request, *columns))
+        kept = [p._replace(sampling=result.sampling) for p, k in zip(rows, result.admitted.tolist(), strict=True) if k]
+        added.admitted += kept
+        added.matches += result.matches
+        added.sampled_out += result.sampled_out
+        added.reused += result.reused
+    return added
 
 
 def prediction(id: str = "r", *, row: int = 0, lane: str = "", time: float = 10.0, slot: int = 0) -> Prediction:
@@ -64,7 +95,7 @@ def test_any_order_of_doubled_conflicting_early_and_late_labels_gives_the_oracle
         if batch and isinstance(batch[0], Prediction):
             batch = [p._replace(time=p.time + next(times) / 2**20) for p in batch]  # no two alike
             oracle.predictions += batch
-            follow(subject.add_predictions(batch).matches, state)
+            follow(add(subject, batch).matches, state)
         else:
             oracle.labels += batch
             arrival = subject.add_labels(batch, slot=0)
@@ -82,13 +113,13 @@ def test_any_order_of_doubled_conflicting_early_and_late_labels_gives_the_oracle
 def test_a_label_that_comes_before_its_prediction_is_parked_and_joined_later() -> None:
     subject = store()
     assert subject.add_labels([Label("m", "r", 0, 1.0, 20.0)], slot=0).parked == 1
-    assert subject.add_predictions([prediction()]).matches == [Match(prediction(), None, Truth(20.0, 1.0))]
+    assert add(subject, [prediction()]).matches == [Match(prediction(), None, Truth(20.0, 1.0))]
     assert subject.parked.total() == 0
 
 
 def test_a_label_sent_twice_is_joined_once() -> None:
     subject = store()
-    subject.add_predictions([prediction()])
+    add(subject, [prediction()])
     first = subject.add_labels([Label("m", "r", 0, 1.0, 20.0)], slot=0)
     again = subject.add_labels([Label("m", "r", 0, 1.0, 20.0)], slot=0)
     assert (first.joined, len(first.matches), first.doubled) == (1, 1, 0)
@@ -97,17 +128,17 @@ def test_a_label_sent_twice_is_joined_once() -> None:
 
 def test_the_primary_and_its_shadow_get_the_same_label() -> None:
     subject = store()
-    subject.add_predictions([prediction()])
+    add(subject, [prediction()])
     subject.add_labels([Label("m", "r", 0, 1.0, 20.0)], slot=0)
     shadow = prediction(lane="2")
-    assert subject.add_predictions([shadow]).matches == [Match(shadow, None, Truth(20.0, 1.0))]
+    assert add(subject, [shadow]).matches == [Match(shadow, None, Truth(20.0, 1.0))]
 
 
 def test_an_id_used_again_takes_the_label_with_it() -> None:
     subject, later = store(), prediction(time=11.0)
-    subject.add_predictions([prediction()])
+    add(subject, [prediction()])
     subject.add_labels([Label("m", "r", 0, 1.0, 20.0)], slot=0)
-    result = subject.add_predictions([later])
+    result = add(subject, [later])
     truth = Truth(20.0, 1.0)
     assert result.reused == 1
     assert result.matches == [Match(prediction(), truth, None), Match(later, None, truth)]
@@ -115,7 +146,7 @@ def test_an_id_used_again_takes_the_label_with_it() -> None:
 
 def test_what_expires_is_gone_and_a_label_without_a_prediction_was_unknown() -> None:
     subject = store()
-    subject.add_predictions([prediction("old", slot=0), prediction("new", slot=5)])
+    add(subject, [prediction("old", slot=0), prediction("new", slot=5)])
     subject.add_labels([Label("m", "nobody", 0, 1.0, 1.0)], slot=0)
     assert subject.expire(5) == {"m": 1}
     assert (subject.rows, subject.labels, subject.parked.total()) == (1, 0, 0)
@@ -126,7 +157,7 @@ def test_what_expires_is_gone_and_a_label_without_a_prediction_was_unknown() -> 
 def test_a_parked_label_lives_as_long_as_the_prediction_it_met() -> None:
     subject = store()
     subject.add_labels([Label("m", "r", 0, 1.0, 1.0)], slot=0)
-    subject.add_predictions([prediction(slot=9)])
+    add(subject, [prediction(slot=9)])
     subject.expire(5)
     assert subject.add_labels([Label("m", "r", 0, 1.0, 1.0)], slot=9).doubled == 1
 
@@ -135,7 +166,7 @@ def test_a_parked_label_lives_as_long_as_the_prediction_it_met() -> None:
 def test_the_budget_holds_and_a_fuller_store_samples_more_sparsely(batch: int) -> None:
     subject, sampled_out = store(budget_rows=200), 0
     for start in range(0, 3000, batch):
-        result = subject.add_predictions([prediction(f"r{i}") for i in range(start, min(start + batch, 3000))])
+        result = add(subject, [prediction(f"r{i}") for i in range(start, min(start + batch, 3000))])
         sampled_out += result.sampled_out
         assert {p.sampling for p in result.admitted} <= {2.0**-k for k in range(60)}
         assert subject.rows <= 200
@@ -145,10 +176,10 @@ def test_the_budget_holds_and_a_fuller_store_samples_more_sparsely(batch: int) -
 
 def test_rows_and_versions_of_one_request_are_sampled_together() -> None:
     subject = store(budget_rows=400)
-    subject.add_predictions([prediction(f"fill{i}") for i in range(300)])
+    add(subject, [prediction(f"fill{i}") for i in range(300)])
     assert subject.probability == 0.5
     both = [prediction(f"r{i}", lane=lane) for i in range(40) for lane in ("", "2")]
-    kept = Counter(p.id for p in subject.add_predictions(both).admitted)
+    kept = Counter(p.id for p in add(subject, both).admitted)
     assert set(kept.values()) == {2}
     assert 5 < len(kept) < 35
 
@@ -162,8 +193,9 @@ def test_parked_labels_have_a_bound_too() -> None:
 def test_a_store_that_is_opened_again_goes_on(tmp_path: object) -> None:
     connection = sqlite3.connect(f"{tmp_path}/labels.db", isolation_level=None)
     first = LabelStore(connection, 100)
-    first.add_predictions([prediction()])
+    add(first, [prediction()])
     first.add_labels([Label("m", "r", 0, 1.0, 2.0), Label("m", "x", 0, 1.0, 2.0)], slot=0)
+    first.save()
     connection.close()
     again = LabelStore(sqlite3.connect(f"{tmp_path}/labels.db", isolation_level=None), 100)
     assert (again.rows, again.labels, again.parked.total()) == (1, 2, 1)

@@ -16,7 +16,7 @@ from monitors.ledger import Ledger, Sealed
 from monitors.slot import LOSS_UNIT
 from serving.config import Monitors
 from serving.record import Column, Record
-from tests.monitors.traffic import FEATURES, START, manifest, profile, record, stream
+from tests.monitors.traffic import FEATURES, START, manifest, packed, profile, record, stream
 
 SETTINGS = Monitors(event_time="request", slot_s=3600, block_s=86400, lateness_s=600, label_horizon_s=4 * 3600)
 NOW = START + 10**8
@@ -31,7 +31,7 @@ def ledger(settings: Monitors = SETTINGS, journal: Journal | None = None) -> Led
 def ingest(subject: Ledger, records: Sequence[Record]) -> None:
     versions = {"1": Version(manifest("1"), profile()), "2": Version(manifest("2"), profile())}
     known = {(r.model, r.version, r.digest): versions.get(r.version) for r in records}
-    subject.ingest(records, known, NOW)
+    subject.ingest(packed(records), known, NOW)
 
 
 def plain(sealed: Sealed) -> list[tuple[str, str, int, bytes]]:
@@ -159,7 +159,7 @@ def test_other_content_under_a_version_starts_its_book_anew() -> None:
     ingest(subject, [record(["a"], X, [START])])
     other = msgspec.structs.replace(manifest("1"), files={"model.onnx": "other"})
     found = record(["b"], X, [START], of=other)
-    subject.ingest([found], {("m", "1", other.digest): Version(other, profile())}, NOW)
+    subject.ingest(packed([found]), {("m", "1", other.digest): Version(other, profile())}, NOW)
     assert subject.books["m", "1"].rows == 1
     ingest(subject, [record(["z"], X, [START + 7200], version="2")])
     assert [slot.counts.rows for slot in subject.seal().slots] == [1]

@@ -1,11 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from monitors.source import BadRecord, Batch, Source, decode
+from monitors.source import Batch, Source
 from serving import record
-from serving.record import Column, Frame, Position, Record, RingWriter
+from serving.packed import REQUEST, Unpacker
+from serving.record import Column, Position, Record, RingWriter
 
 
 def batch_of(k: int, *, rows: int = 2, at: float = 0.0, pad: int = 0) -> Record:
@@ -22,7 +24,7 @@ def append(ring: RingWriter, found: Record) -> None:
 
 
 def ids(batch: Batch) -> list[str]:
-    return [request for found in batch.records for request in found.ids]
+    return [found.ids.decode() for found in batch.records]
 
 
 def test_records_come_once_and_go_on_from_a_committed_position(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_rows_overwritten_unread_are_counted_exactly(tmp_path: Path) -> None:
     for k in range(1, 1001):
         append(ring, batch_of(k, rows=1 + k % 3, pad=200))
     batch = source.read()
-    first = int(batch.records[0].ids[0].strip("rx"))
+    first = int(ids(batch)[0].strip("rx"))
     assert batch.lost_frames == first - 1 > 0
     assert batch.lost_rows == sum(1 + k % 3 for k in range(1, first))
     assert sum(found.rows for found in batch.records) + batch.lost_rows == ring.rows - 3
@@ -92,18 +94,35 @@ def test_a_bad_record_is_counted_and_what_follows_is_read(tmp_path: Path) -> Non
     assert "frame 0 is not a record" in batch.errors[0]
 
 
-def test_a_record_that_contradicts_itself_is_refused() -> None:
-    good = batch_of(1)
-    frame = Frame(4, 0, 2, record.encode(good))
-    assert decode(frame) == good
-    with pytest.raises(BadRecord, match=r"requests have \[2\] rows, the frame 3"):
-        decode(Frame(4, 0, 3, record.encode(good)))
-    good.outputs["y"] = Column("FP32", (2,), b"1234")
-    with pytest.raises(BadRecord, match="column 'y' has 4 bytes, expected 8"):
-        decode(Frame(4, 0, 2, record.encode(good)))
-    good.outputs["y"] = Column("FP32", (3,), bytes(12))
-    with pytest.raises(BadRecord, match="shape"):
-        decode(Frame(4, 0, 2, record.encode(good)))
+def changed(**facts: Any) -> bytes:
+    """A record of two rows with some other facts in its table."""
+    data = record.encode(batch_of(1))
+    found = Unpacker()(data)
+    table = np.frombuffer(found.table, REQUEST).copy()
+    for name, value in facts.items():
+        table[name] = value
+    return data.replace(found.table, table.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (record.encode(batch_of(1)), "it has 2 rows, the frame 3"),
+        (changed(rows=3), "1 rows and 0 bytes of ids too many"),
+        (changed(id_bytes=9), "0 rows and 7 bytes of ids too many"),
+        (record.encode(batch_of(1))[:-1], "bytes, expected"),
+        (b"\x01" + record.encode(batch_of(1))[1:], "it has version 1, expected 2"),
+        (b"\x02", "it cannot be read"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(tmp_path: Path, payload: bytes, why: str) -> None:
+    ring = RingWriter(tmp_path / "worker-0.ring", 2**16)
+    rows = 3 if why.startswith("it has 2") else 2
+    ring.append(payload, rows)
+    append(ring, batch_of(2))
+    batch = Source(tmp_path, {}).read()
+    assert (batch.bad_rows, ids(batch)) == (rows, ["r2"])
+    assert len(batch.errors) == 1 and why in batch.errors[0]
 
 
 def test_a_file_that_is_no_ring_is_reported_once_and_a_new_ring_in_its_place_is_read(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from monitors.labels import Label
 from monitors.reference import Profile
 from serving.errors import UnknownVersion
 from serving.manifest import Feature, Manifest, Prediction
+from serving.packed import Packed, Role, Unpacker
 from serving.protocol import Signature, TensorSpec
-from serving.record import Column, Record, Role
+from serving.record import Column, Record, encode
 
 FEATURES = 4
 START = 1_360_000_800.0  # a full hour in February 2013
@@ -77,6 +78,14 @@ def record(
         arrival_times=list(arrivals or times), statuses=list(statuses or [200] * n), queue_s=[0.0] * n, infer_s=0.001,
         inputs={"x": Column.of("FP32", x)}, outputs={"p": Column.of("FP32", np.stack([1 - p, p], 1))},
     )  # fmt: skip
+
+
+unpack = Unpacker()
+
+
+def packed(records: Sequence[Record]) -> list[Packed]:
+    """As they come out of a ring."""
+    return [unpack(encode(found)) for found in records]
 
 
 def stream(

@@ -1,0 +1,90 @@
+"""Records of one layout, joined: their requests, ids and tensors each in one piece.
+
+Bytes are joined before they become arrays, so that a record of one row costs little.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.packed import REQUEST, Layout, Packed
+from serving.protocol import Array
+from serving.record import Column
+
+Requests = NDArray[np.void]  # rows of `REQUEST`
+
+
+class Bundle:
+    """`records` of one layout, of which `requests` is the joined table."""
+
+    def __init__(self, layout: Layout, records: Sequence[Packed], requests: Requests) -> None:
+        self.layout, self.requests, self._records = layout, requests, records
+        self.counts: NDArray[np.int64] = requests["rows"].astype(np.int64)
+        self.rows = int(self.counts.sum())
+        self._single = bool((self.counts == 1).all())
+
+    @cached_property
+    def ids(self) -> bytes:
+        return b"".join([record.ids for record in self._records])
+
+    @cached_property
+    def inputs(self) -> dict[str, Array]:
+        """By name; rows come one record after the other. A failed batch has none."""
+        return {tensor.name: self._array(i) for i, tensor in enumerate(self.layout.inputs)}
+
+    @cached_property
+    def outputs(self) -> dict[str, Array]:
+        first = len(self.layout.inputs)
+        return {tensor.name: self._array(first + i) for i, tensor in enumerate(self.layout.outputs)}
+
+    @cached_property
+    def request(self) -> NDArray[np.int64]:
+        """Of each row the place of its request, shape (rows,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @cached_property
+    def row(self) -> NDArray[np.int64]:
+        """Of each row its number in its request, shape (rows,)."""
+        before = np.cumsum(self.counts) - self.counts
+        first = self.requests["first_row"].astype(np.int64) - before
+        return self.spread(first) + np.arange(self.rows)
+
+    def spread(self, facts: Array) -> Array:
+        """Facts of requests, shape (requests,), as facts of rows."""
+        return facts if self._single else facts[self.request]
+
+    def _array(self, number: int) -> Array:
+        tensor = self.layout.tensors[number]
+        data = b"".join([record.columns[number] for record in self._records])
+        return numbers(Column(tensor.datatype, (self.rows, *tensor.shape), data))
+
+
+def join(records: Sequence[Packed]) -> Requests:
+    """The requests of records, in their order."""
+    return np.frombuffer(b"".join([record.table for record in records]), REQUEST)
+
+
+def bundles(records: Sequence[Packed], requests: Requests) -> list[tuple[Bundle, NDArray[np.bool_]]]:
+    """Records by layout, and which of `requests`, the table of all, are theirs."""
+    groups: dict[int, list[int]] = {}
+    for i, record in enumerate(records):
+        groups.setdefault(id(record.layout), []).append(i)
+    sizes = np.array([record.requests for record in records])
+    found = []
+    for places in groups.values():
+        mine = np.zeros(len(records), bool)
+        mine[places] = True
+        which = np.repeat(mine, sizes)
+        same = [records[i] for i in places]
+        found.append((Bundle(same[0].layout, same, requests[which]), which))
+    return found
+
+
+def numbers(tensor: Column) -> Array:
+    """The tensor as an array; BF16, which numpy lacks, as the float32 that it is the upper half of."""
+    array = tensor.array()
+    if tensor.datatype != "BF16":
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,73 @@
+"""Where a hash was put: sorted runs in memory, merged as they grow (O'Neil et al. 1996, the log-structured merge).
+
+A look-up of many hashes costs one search a run; each hash is merged a logarithmic number of times.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Places = NDArray[np.int64]
+
+
+class Index:
+    """Places by 64-bit hash, 16 bytes each.
+
+    >>> index = Index()
+    >>> index.add(np.array([7, 3], np.uint64), np.array([0, 1]))
+    >>> index.add(np.array([7], np.uint64), np.array([2]))
+    >>> index.contains(np.array([3, 5, 7], np.uint64)).tolist(), index.find(np.uint64(7))
+    ([True, False, True], [2, 0])
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[Hashes, Places]] = []
+
+    def __len__(self) -> int:
+        return sum(len(hashes) for hashes, _ in self._runs)
+
+    def add(self, hashes: Hashes, places: Places) -> None:
+        if len(hashes):
+            order = np.argsort(hashes, kind="stable")
+            self._runs.append((hashes[order], places[order]))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) < 2 * len(self._runs[-1][0]):
+            self._runs[-2:] = [_merged(*self._runs[-2:])]
+
+    def contains(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Of each whether it was added, shape (n,)."""
+        found = np.zeros(len(hashes), bool)
+        if not self._runs or not len(hashes):
+            return found
+        order = np.argsort(hashes)
+        asked, hit = hashes[order], found.copy()
+        for known, _ in self._runs:
+            at = np.searchsorted(known, asked)
+            hit |= known[np.minimum(at, len(known) - 1)] == asked
+        found[order] = hit
+        return found
+
+    def find(self, hash: np.uint64) -> list[int]:
+        """All places of one hash, the largest first."""
+        places: list[int] = []
+        for known, where in self._runs:
+            first, last = np.searchsorted(known, hash), np.searchsorted(known, hash, side="right")
+            places += where[first:last].tolist()
+        return sorted(places, reverse=True)
+
+    def latest(self) -> Places:
+        """Of each hash its largest place, in increasing order."""
+        hashes, places = map(np.concatenate, zip(*self._runs, strict=True))
+        order = np.lexsort((places, hashes))
+        last = np.append(hashes[order][1:] != hashes[order][:-1], True)
+        return np.sort(places[order][last])
+
+    def keep(self, least: int) -> None:
+        """Forget all places below `least`."""
+        kept = [(hashes[places >= least], places[places >= least]) for hashes, places in self._runs]
+        self._runs = [(hashes, places) for hashes, places in kept if len(hashes)]
+
+
+def _merged(a: tuple[Hashes, Places], b: tuple[Hashes, Places]) -> tuple[Hashes, Places]:
+    hashes, places = np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])
+    order = np.argsort(hashes, kind="stable")
+    return hashes[order], places[order]

@@ -1,0 +1,214 @@
+"""The bytes of Record v2: one batch of one version, made and taken apart with little work for each request.
+
+A frame is a head, the layout (what all batches of one kind have in common, so it is encoded once and recognised by
+its bytes), a row of `REQUEST` a request, the ids, the columns one after the other, and what few batches have.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from serving.errors import GaugewayError
+from serving.protocol import DATATYPES, Array
+
+Role = Literal["primary", "shadow"]
+# key hash, event time, arrival time, propensity, seconds in the queue, first row, rows, status, reason
+Request = tuple[int, float, float, float, float, int, int, int, str]
+
+VERSION = 2
+# version, bytes of the layout, requests, rows, bytes of the ids, of the rest, infer_s, sampling
+_HEAD = struct.Struct("<B3xIIIIIdd")
+_REQUEST = struct.Struct("<QddddIIHHI")
+_SIZE = struct.Struct("<I")
+_MAX_LAYOUTS = 256  # known at once; shapes of a model with free dimensions make many
+
+REQUEST = np.dtype(
+    [
+        ("key", "<u8"), ("event_time", "<f8"), ("arrival_time", "<f8"), ("propensity", "<f8"), ("queue_s", "<f8"),
+        ("first_row", "<u4"), ("rows", "<u4"), ("status", "<u2"), ("reason", "<u2"), ("id_bytes", "<u4"),
+    ]
+)  # fmt: skip
+
+
+class BadRecord(GaugewayError):
+    """Bytes that are no Record v2, or one that contradicts itself."""
+
+
+class Tensor(msgspec.Struct, frozen=True, array_like=True):
+    """A column of the batch; `shape` is that of one row."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """-1 for BYTES, whose rows have no fixed size."""
+        return -1 if self.datatype == "BYTES" else prod(self.shape) * DATATYPES[self.datatype].itemsize
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True, dict=True):
+    """What the batches of one kind have in common. A failed batch has no tensors."""
+
+    model: str
+    version: str
+    digest: str
+    role: Role
+    reasons: tuple[str, ...]  # `REQUEST.reason` is a place in it
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+    @cached_property
+    def identity(self) -> tuple[str, str, str]:
+        return self.model, self.version, self.digest
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (*self.inputs, *self.outputs)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of a row, by tensor."""
+        return tuple(tensor.row_bytes for tensor in self.tensors)
+
+
+class Packed(msgspec.Struct, frozen=True, gc=False):
+    """A record as it was written: `table` has a row of `REQUEST` a request, `columns` the bytes of each tensor."""
+
+    layout: Layout
+    requests: int
+    rows: int
+    infer_s: float
+    sampling: float
+    table: bytes
+    ids: bytes
+    columns: list[bytes]
+    rest: bytes
+
+
+class Encoder:
+    """Encodes the batches of one version. `inputs` and `outputs` are pairs of name and datatype."""
+
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        digest: str,
+        role: Role = "primary",
+        inputs: Sequence[tuple[str, str]] = (),
+        outputs: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._of: tuple[str, str, str, Role] = (model, version, digest, role)
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._free = [datatype == "BYTES" for _, datatype in (*inputs, *outputs)]
+        self._codes: dict[str, int] = {}
+        self._layouts: dict[tuple[tuple[int, ...], ...], bytes] = {}
+
+    def encode(
+        self,
+        requests: Sequence[Request],
+        ids: Sequence[str],
+        columns: Sequence[Sequence[Array]] = (),
+        infer_s: float = 0.0,
+        sampling: float = 1.0,
+        rest: bytes = b"",
+    ) -> bytes:
+        """The record of a batch. `columns` holds of each input, then of each output, arrays to be joined by rows;
+        it is empty for a batch that failed."""
+        parts, texts, rows, id_bytes = [b"", b""], [], 0, 0
+        codes, pack = self._codes, _REQUEST.pack
+        for (key, event, arrival, propensity, queue_s, first, n, status, reason), id in zip(requests, ids, strict=True):
+            text = id.encode(errors="surrogatepass")
+            size = len(text)
+            code = codes[reason] if reason in codes else self._learn(reason)
+            parts.append(pack(key, event, arrival, propensity, queue_s, first, n, status, code, size))
+            texts.append(text)
+            rows += n
+            id_bytes += size
+        parts += texts
+        for arrays, free in zip(columns, self._free, strict=False):
+            parts += _elements(arrays) if free else [array.tobytes() for array in arrays]
+        shapes = tuple([arrays[0].shape[1:] for arrays in columns])
+        layout = self._layouts.get(shapes) or self._layout(shapes)
+        parts[0] = _HEAD.pack(VERSION, len(layout), len(requests), rows, id_bytes, len(rest), infer_s, sampling)
+        parts[1] = layout
+        parts.append(rest)
+        return b"".join(parts)
+
+    def _learn(self, reason: str) -> int:
+        self._layouts.clear()
+        return self._codes.setdefault(reason, len(self._codes))
+
+    def _layout(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
+        names = (*self._inputs, *self._outputs) if shapes else ()
+        tensors = tuple(Tensor(*name, shape) for name, shape in zip(names, shapes, strict=True))
+        split = len(self._inputs) if shapes else 0
+        if len(self._layouts) >= _MAX_LAYOUTS:
+            self._layouts.clear()
+        layout = Layout(*self._of, tuple(self._codes), tensors[:split], tensors[split:])
+        found = self._layouts[shapes] = msgspec.msgpack.encode(layout)
+        return found
+
+
+class Unpacker:
+    """Takes records apart; layouts that were met are known by their bytes."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[bytes, Layout] = {}
+
+    def __call__(self, data: bytes) -> Packed:
+        """Raises BadRecord."""
+        try:
+            version, size, requests, rows, id_bytes, rest, infer_s, sampling = _HEAD.unpack_from(data)
+            if version != VERSION:
+                raise BadRecord(f"it has version {version}, expected {VERSION}")
+            table = _HEAD.size + size
+            ids = table + requests * _REQUEST.size
+            at = ids + id_bytes
+            layout = self._layouts.get(data[_HEAD.size : table]) or self._learn(data[_HEAD.size : table])
+            columns = []
+            for row_bytes in layout.sizes:
+                end = at + rows * row_bytes
+                if row_bytes < 0:
+                    at += _SIZE.size
+                    end = at + _SIZE.unpack_from(data, at - _SIZE.size)[0]
+                columns.append(data[at:end])
+                at = end
+        except (struct.error, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+            raise BadRecord(f"it cannot be read: {error}") from None
+        if at + rest != len(data) or not requests:
+            raise BadRecord(f"it has {requests} requests and {len(data)} bytes, expected {at + rest}")
+        return Packed(
+            layout, requests, rows, infer_s, sampling, data[table:ids], data[ids : ids + id_bytes], columns, data[at:]
+        )
+
+    def _learn(self, data: bytes) -> Layout:
+        layout = _decoder.decode(data)
+        if any(dimension < 0 for tensor in layout.tensors for dimension in tensor.shape):
+            raise BadRecord(f"a tensor has a negative shape: {layout.tensors}")
+        if len(self._layouts) >= _MAX_LAYOUTS:
+            self._layouts.clear()
+        self._layouts[data] = layout
+        return layout
+
+
+_decoder = msgspec.msgpack.Decoder(Layout)
+
+
+def _elements(arrays: Sequence[Array]) -> list[bytes]:
+    """BYTES: the size of what follows, then each element behind its own size."""
+    parts = [part for array in arrays for e in array.ravel().tolist() for part in (_SIZE.pack(len(e)), e)]
+    return [_SIZE.pack(sum(map(len, parts))), *parts]
+
+
+def texts(data: bytes, sizes: Sequence[int]) -> Iterator[str]:
+    """Ids one after the other, `sizes` bytes each."""
+    at = 0
+    for size in sizes:
+        yield data[at : at + size].decode(errors="surrogatepass")
+        at += size

@@ -1,0 +1,83 @@
+"""Records as bytes: `tests/test_record.py` holds that they come back whole."""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.packed import REQUEST, BadRecord, Encoder, Request, Unpacker, texts
+from serving.record import decode
+
+
+def request(reason: str = "weight", rows: int = 1) -> Request:
+    return (7, math.nan, 1e9, 0.5, 1e-3, 3, rows, 200, reason)
+
+
+def encoder() -> Encoder:
+    return Encoder("m", "1", "d" * 64, "primary", [("x", "FP32"), ("t", "BYTES")], [("p", "FP64")])
+
+
+def columns(rows: int, width: int = 2) -> list[list[Any]]:
+    text = np.array([b"a" * k for k in range(rows)], object)
+    return [[np.full((1, width), k, np.float32) for k in range(rows)], [text], [np.arange(rows, dtype=np.float64)]]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["sticky", "weight", "url"]), st.text(max_size=9), st.integers(0, 3))))
+def test_requests_and_columns_come_back(found: list[tuple[str, str, int]]) -> None:
+    """Also what UTF-8 cannot hold, and reasons that the encoder meets late."""
+    subject, unpack = encoder(), Unpacker()
+    for reason, id, rows in found:
+        data = subject.encode([request(reason, rows), request("url", 1)], [id, "\udcff"], columns(rows + 1), 0.25)
+        packed, record = unpack(data), decode(data)
+        assert packed.requests == 2 and packed.rows == rows + 1 == record.rows
+        assert record.ids == [id, "\udcff"] and record.reasons == [reason, "url"]
+        assert record.inputs["x"].array().tolist() == [[k, k] for k in range(rows + 1)]
+        assert record.inputs["t"].array().tolist() == [b"a" * k for k in range(rows + 1)]
+        assert record.outputs["p"].array().tolist() == list(range(rows + 1))
+        table = np.frombuffer(packed.table, REQUEST)
+        assert list(texts(packed.ids, table["id_bytes"].tolist())) == record.ids
+        assert table["key"].tolist() == [7, 7] and record.infer_s == 0.25
+
+
+def test_batches_of_one_kind_share_a_layout_and_others_do_not() -> None:
+    subject, unpack = encoder(), Unpacker()
+    layouts = [
+        unpack(subject.encode([request("sticky")], ["a"], columns)).layout
+        for columns in (columns(1), columns(1), columns(1, width=3), [])
+    ]
+    assert layouts[0] is layouts[1]
+    assert len({id(layout) for layout in layouts}) == 3
+    assert [tensor.shape for tensor in layouts[2].tensors] == [(3,), (), ()]
+    assert layouts[3].tensors == ()
+
+
+def test_shapes_without_end_do_not_fill_the_memory() -> None:
+    subject, unpack = Encoder("m", "1", "d", inputs=[("x", "FP32")]), Unpacker()
+    for width in range(1000):
+        unpack(subject.encode([request()], ["a"], [[np.zeros((1, width), np.float32)]]))
+    assert len(subject._layouts) <= 256 >= len(unpack._layouts)
+
+
+@pytest.mark.parametrize("size", range(0, 239, 7))
+def test_a_record_cut_short_is_refused(size: int) -> None:
+    data = encoder().encode([request()], ["a"], columns(1))
+    assert len(data) == 239
+    with pytest.raises(BadRecord):
+        Unpacker()(data[:size])
+
+
+def test_bytes_that_are_something_else_are_refused() -> None:
+    data, rng = encoder().encode([request()], ["a"], columns(1)), random.Random(3)
+    unpack = Unpacker()
+    for _ in range(2000):
+        damaged = bytearray(data)
+        damaged[rng.randrange(200)] ^= 1 << rng.randrange(8)
+        try:
+            unpack(bytes(damaged))
+        except BadRecord:
+            continue
+    assert unpack(data).rows == 1
