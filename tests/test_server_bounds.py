@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from serving.server import Limits
+from serving.server import LINGER_S, Limits
 from tests.edge import Listening, listening
 from tests.gateway import until
 from tests.raw_http import Wire, chunks, request
@@ -143,6 +143,20 @@ def test_connections_beyond_the_bound_are_refused_and_those_within_live_on() -> 
             assert answer is not None and answer.status == 200
         for wire in within:
             wire.close()
+
+
+@pytest.mark.parametrize(("head_s", "let_in"), [(0.5, True), (60.0, False)])
+def test_slow_clients_keep_others_out_only_where_time_has_no_bound(head_s: float, let_in: bool) -> None:
+    """The second is the control: the same clients, and heads may take a minute."""
+    with listening(replace(QUICK, head_s=head_s, max_connections=5)) as server:
+        slow = [server.connect().send(b"GET / HTTP/1.1\r\nx: ") for _ in range(5)]
+        until(lambda: len(server.server.connections) == 5, "the connections", 5)
+        time.sleep(QUICK.head_s + LINGER_S + SLACK_S)
+        with server.connect() as wire:
+            answer = wire.send(request("/a")).answer()
+        for one in slow:
+            one.close()
+    assert (answer is not None and answer.status == 200) == let_in
 
 
 def test_refused_connections_hold_no_descriptor() -> None:
