@@ -13,6 +13,7 @@ from loadtests.workloads import DATATYPES, Workload
 
 TYPES = {name: np.dtype(numpy) for numpy, name in DATATYPES.items()}
 TOLERANCE = 1e-4  # relative and absolute: engines and their versions may add in another order
+NOT_YET = (404, 503)  # what a server may say while it loads its models
 
 
 class WrongAnswer(Exception):
@@ -51,7 +52,8 @@ def first_answer(url: str, workload: Workload, ended: Callable[[], bool], timeou
         try:
             return ask(url, workload)
         except OSError as error:
-            if ended() or time.monotonic() > until:
+            final = isinstance(error, urllib.error.HTTPError) and error.code not in NOT_YET
+            if final or ended() or time.monotonic() > until:
                 raise OSError(_said(error)) from error
             time.sleep(0.2)
 

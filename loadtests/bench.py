@@ -12,6 +12,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -64,6 +65,7 @@ say = Console(stderr=True).print
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped then, too
     with tempfile.TemporaryDirectory(prefix="gaugeway-bench-") as folder, ExitStack() as stack:
         bench = Bench(Path(folder), {name: WORKLOADS[name]() for name in arguments.workloads})
         stack.callback(bench.stop)
@@ -136,8 +138,10 @@ class Bench:
         )
 
     def stop(self) -> None:
-        for name, one in self._running.items():
-            say(f"{name}: stop")
+        say("stop")
+        for one in self._running.values():
+            one.server.ask_to_end()
+        for one in self._running.values():
             one.server.stop()
 
     def _plan(self, turn: int) -> Iterable[Cell]:

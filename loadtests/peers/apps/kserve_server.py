@@ -3,7 +3,9 @@
 from typing import Any
 
 import kserve
-from kserve.utils.utils import get_predict_response
+import numpy as np
+from kserve.utils.numpy_codec import from_np_dtype
+from kserve.utils.utils import generate_uuid
 
 from loadtests.peers.apps.named_models import asked
 from loadtests.peers.apps.onnx_session import OnnxSession
@@ -18,8 +20,16 @@ class OnnxModel(kserve.Model):
         self.ready = True
 
     def predict(self, payload: kserve.InferRequest, headers: Any = None, response_headers: Any = None) -> Any:
-        outputs = self._session.run({one.name: one.as_numpy() for one in payload.inputs})
-        return get_predict_response(payload, outputs, self.name)
+        binary = payload.use_binary_outputs
+        found = self._session.run({one.name: one.as_numpy() for one in payload.inputs})
+        outputs = [_output(name, array, binary) for name, array in found.items()]
+        return kserve.InferResponse(payload.id or generate_uuid(), self.name, outputs, use_binary_outputs=binary)
+
+
+def _output(name: str, array: np.ndarray, binary: bool) -> Any:
+    output = kserve.InferOutput(name, list(array.shape), from_np_dtype(array.dtype))
+    output.set_data_from_numpy(array, binary_data=binary)
+    return output
 
 
 if __name__ == "__main__":

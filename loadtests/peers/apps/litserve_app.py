@@ -1,8 +1,9 @@
 """LitServe with one model over onnxruntime. ``litserve_app --port N NAME=FILE``."""
 
-from typing import Any
+from typing import Any, cast
 
 import litserve
+from starlette.requests import Request
 from starlette.responses import Response
 
 from loadtests.peers.apps import tensors
@@ -20,8 +21,9 @@ class OnnxModel(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self._session = OnnxSession(self._path)
 
-    def decode_request(self, request: Any) -> Any:
-        return tensors.from_json(request)
+    def decode_request(self, request: Request) -> Any:
+        """LitServe reads the annotation, and hands over what it has parsed."""
+        return tensors.from_json(cast(dict[str, Any], request))
 
     def predict(self, inputs: Any) -> Any:
         return self._session.run(inputs)
