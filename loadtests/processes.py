@@ -11,11 +11,13 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-GRACE_S = 60.0
+GRACE_S = 40.0
+LEFT_BEHIND_S = 5.0
 
 # The first pattern that a command line matches names the group of its process.
 GROUPS = (
@@ -107,11 +109,12 @@ class Server:
         self._process.terminate()
 
     def stop(self) -> None:
-        """Ask, wait, and kill what is left, by id."""
+        """Ask and wait; ask those whom it left behind; kill what is still there, by id."""
         self.ask_to_end()
-        _wait_for(lambda: self.ended and not self._family(), GRACE_S if not self.ended else 5.0)
-        for process in self._family():
-            _kill(process.id)
+        _wait_for(lambda: self.ended, GRACE_S)
+        _signal(self._family(), signal.SIGTERM)
+        _wait_for(lambda: not self._family(), LEFT_BEHIND_S)
+        _signal(self._family(), signal.SIGKILL)
         self._process.wait(GRACE_S)
 
     def _family(self) -> list[Seen]:
@@ -138,8 +141,7 @@ def _wait_for(done: Callable[[], bool], timeout_s: float) -> None:
         time.sleep(0.1)
 
 
-def _kill(process: int) -> None:
-    try:
-        os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _signal(processes: Iterable[Seen], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.id, number)
