@@ -14,6 +14,7 @@ from typing import Literal, cast
 import msgspec
 
 from serving import frames
+from serving.arena import Arena, Offer
 from serving.errors import (
     BadRequest,
     ChannelError,
@@ -25,9 +26,10 @@ from serving.errors import (
 )
 from serving.frames import Frame, Kind, Layouts, Splitter
 from serving.protocol import Array
+from serving.references import refer
 
 SUSPECT_S, DEAD_S, BEAT_S = 1.0, 3.0, 0.25
-_LARGE = 1 << 16  # bytes from which buffers are handed to the kernel one by one rather than joined
+LARGE = 1 << 16  # bytes from which buffers are handed to the kernel one by one rather than joined
 _ERRORS: dict[str, type[GaugewayError]] = {
     kind.__name__: kind for kind in (BadRequest, ModelFailure, DeadlineExceeded, Overloaded)
 }
@@ -43,6 +45,14 @@ class Hello(msgspec.Struct, frozen=True):
     digest: str
     replica: str
     protocol: int = frames.VERSION
+    shares: bool = False  # it reads the memory that was offered
+
+
+class Greeting(msgspec.Struct, frozen=True, array_like=True):
+    """What a gateway says first."""
+
+    protocol: int = frames.VERSION
+    offer: Offer | None = None
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -72,15 +82,20 @@ class Call:
     deadline: float  # on the loop's clock
     done: Callable[["Link", Outcome], None]
     priority: int = 0
+    id: int = 0  # given by the link
 
 
-class Link(asyncio.Protocol):
-    """The gateway's end of one connection to one replica."""
+class Link(asyncio.BufferedProtocol):
+    """The gateway's end of one connection to one replica. Buffers in `arena` are read there, if the replica can.
 
-    def __init__(self, changed: Callable[["Link"], None]) -> None:
-        self._changed = changed
+    They are kept until the replica has answered, also when nobody waits for the answer: it may still read them.
+    """
+
+    def __init__(self, changed: Callable[["Link"], None], arena: Arena | None = None) -> None:
+        self._changed, self._arena = changed, arena
         self._splitter, self._layouts = Splitter(), Layouts()
         self._calls: dict[int, Call] = {}
+        self._forgotten: dict[int, list[memoryview | bytes]] = {}
         self._next = 0
         self._loop = asyncio.get_running_loop()
         self._heard = self._due = self._loop.time()
@@ -97,23 +112,22 @@ class Link(asyncio.Protocol):
     def send(self, call: Call) -> None:
         """Hand over a batch; only while the state is `ready`."""
         assert self._transport is not None
-        self._next += 1
-        self._calls[self._next] = call
+        call.id = self._next = self._next + 1
+        self._calls[call.id] = call
         left_us = max(1, int((call.deadline - self._loop.time()) * 1e6))
-        size = sum(map(len, call.buffers))
-        start = frames.head(Kind.INFER, self._next, len(call.meta), size, call.priority, left_us) + call.meta
-        if size < _LARGE:
-            self._transport.write(b"".join([start, *call.buffers]))
-        else:
-            self._transport.writelines([start, *call.buffers])
+        buffers, references = call.buffers, 0
+        size = sum(map(len, buffers))
+        if size >= LARGE and self._arena is not None and self.hello is not None and self.hello.shares:
+            buffers, references = refer(buffers, self._arena)
+            size = sum(map(len, buffers))
+        start = frames.head(Kind.INFER, call.id, len(call.meta), size, call.priority, left_us, references) + call.meta
+        write(self._transport, [start, *buffers], size)
 
     def forget(self, call: Call) -> None:
         """Nobody waits for this call any more: it is never `done`, and the replica is free of it at once."""
-        for id, known in self._calls.items():
-            if known is call and self._transport is not None:
-                del self._calls[id]
-                self._transport.write(frames.head(Kind.CANCEL, id))
-                return
+        if self._transport is not None and self._calls.pop(call.id, None) is not None:
+            self._forgotten[call.id] = call.buffers
+            self._transport.write(frames.head(Kind.CANCEL, call.id))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -121,13 +135,17 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._transport.write(frames.document(Kind.HELLO, [frames.VERSION]))
+        offer = self._arena.offer if self._arena is not None else None
+        self._transport.write(frames.document(Kind.HELLO, Greeting(offer=offer)))
         self._schedule()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, hint: int) -> memoryview:
+        return self._splitter.space()
+
+    def buffer_updated(self, size: int) -> None:
         self._heard = self._loop.time()
         try:
-            for frame in self._splitter.feed(data):
+            for frame in self._splitter.received(size):
                 self._take(frame)
         except ChannelError:
             if self._transport is not None:
@@ -138,18 +156,18 @@ class Link(asyncio.Protocol):
             self._beat.cancel()
         self.state, self._transport = "lost", None
         calls, self._calls = self._calls, {}
+        self._forgotten.clear()
         who = f"replica {self.hello.replica} of {self.hello.model} {self.hello.version}" if self.hello else "a replica"
         self._changed(self)
         for call in calls.values():
             call.done(self, ReplicaLost(f"{who} was lost with the request in flight"))
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind == Kind.RESULT:
-            self._answer(frame.id, self._result(frame))
-        elif frame.kind == Kind.ERROR:
-            if frame.id in self._calls:  # else it was forgotten, and the error says nothing
-                fault = frames.read(frame.meta, Fault)
-                self._answer(frame.id, _ERRORS.get(fault.kind, ModelFailure)(fault.message))
+        if frame.kind == Kind.RESULT or frame.kind == Kind.ERROR:
+            if (call := self._calls.pop(frame.id, None)) is not None:
+                call.done(self, self._result(frame) if frame.kind == Kind.RESULT else self._error(frame))
+            else:
+                self._forgotten.pop(frame.id, None)
         elif frame.kind == Kind.HELLO:
             self.hello = frames.read(frame.meta, Hello)
             self._become("ready")
@@ -160,9 +178,9 @@ class Link(asyncio.Protocol):
         queue_s, infer_s, self.load, meta = frames.unpack_timing(frame.meta)
         return Result(frames.from_bytes(self._layouts.decode(meta), frame.body), queue_s, infer_s)
 
-    def _answer(self, id: int, outcome: Outcome) -> None:
-        if call := self._calls.pop(id, None):
-            call.done(self, outcome)
+    def _error(self, frame: Frame) -> GaugewayError:
+        fault = frames.read(frame.meta, Fault)
+        return _ERRORS.get(fault.kind, ModelFailure)(fault.message)
 
     def _become(self, state: State) -> None:
         if self.state != state:
@@ -189,7 +207,16 @@ class Link(asyncio.Protocol):
         self._beat = self._loop.call_at(self._due, self._check)
 
 
-async def connect(path: str | Path, changed: Callable[[Link], None]) -> Link:
+async def connect(path: str | Path, changed: Callable[[Link], None], arena: Arena | None = None) -> Link:
     """Open a link to the replica that listens at a unix socket. Raises OSError when nobody does."""
-    _, link = await asyncio.get_running_loop().create_unix_connection(lambda: Link(changed), str(path))
+    loop = asyncio.get_running_loop()
+    _, link = await loop.create_unix_connection(lambda: Link(changed, arena), str(path))
     return link
+
+
+def write(transport: asyncio.Transport, buffers: list[bytes | memoryview], size: int) -> None:
+    """Buffers of about `size` bytes in all."""
+    if size < LARGE:
+        transport.write(b"".join(buffers))
+    else:
+        transport.writelines(buffers)

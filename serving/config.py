@@ -61,6 +61,7 @@ class Gateway(_Section, frozen=True):
     client: Annotated[str, Meta(pattern=r"^(address|header:[A-Za-z0-9-]+)$")] = "address"  # who is one client
     max_inflight_requests: Positive = 4096  # per worker; more is 503
     retries: Annotated[int, Meta(ge=0, le=3)] = 1  # of a request whose replica died under it
+    shared_memory_bytes: Annotated[int, Meta(ge=0)] = 2**28  # per worker, for large bodies; 0: they go through sockets
     strict_readiness: bool = False  # server ready only when every model is
     tls: Tls = field(default_factory=Tls)
 

@@ -5,36 +5,39 @@ Frames that wait for each other's run are merged into one when rows are independ
 """
 
 import asyncio
+import logging
 import math
 import os
+import socket
+import struct
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
-import numpy as np
+import msgspec
 
 from serving import frames
-from serving.channel import Fault, Hello
-from serving.errors import ChannelError, DeadlineExceeded, GaugewayError, ModelFailure, Overloaded
+from serving.arena import Offer, Window
+from serving.attempt import Attempt, Checked, Model
+from serving.channel import Fault, Greeting, Hello, write
+from serving.errors import ChannelError, DeadlineExceeded, GaugewayError, Overloaded
 from serving.frames import Frame, Kind, Layouts, Splitter
 from serving.manifest import Manifest
-from serving.protocol import DATATYPES, Array
+from serving.protocol import Array
+from serving.references import resolve
+
+log = logging.getLogger("gaugeway.engine")
 
 EARLY_S = 0.002  # uvloop's timers count milliseconds
 AGAIN_S = 0.05  # an interruption that came before the model had begun is lost, so it is repeated
 INLINE_S = 0.0005  # a model whose best recent run is shorter runs in the loop,
 LONG_S = 0.02  # unless one of them took this long: it would keep the loop from its connections
 _INFER = int(Kind.INFER)  # an enum's member is compared slowly
+_PEER = struct.Struct("3i")  # process, user and group at the other end of a unix socket
 RECENT = 8  # runs; the best of them, since in a thread a run also waits for Python's lock
-
-
-class Model(Protocol):
-    def run(self, inputs: dict[str, Array]) -> list[Array]: ...
-    def interrupt(self) -> None: ...
 
 
 class Pace:
@@ -68,7 +71,7 @@ class Job:
     id: int
     rows: int
     key: object  # jobs of one key may share a run
-    inputs: list[Array]
+    requests: list[list[Array]]  # the inputs of each request in it
     arrived: float
     deadline: float  # 0: none
     cancelled: bool = False  # nobody waits for it any more
@@ -88,10 +91,8 @@ class Engine:
         expected_s: float = 0.0,
     ) -> None:
         self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica)
-        self._manifest, self._model = manifest, model
-        self._independent = manifest.rows_independent
-        self._names = [spec.name for spec in manifest.signature.inputs]
-        self._outputs = [(s.name, s.datatype, DATATYPES[s.datatype]) for s in manifest.signature.outputs]
+        self._outputs, self._model = manifest.signature.outputs, model
+        self._independent, self._checked = manifest.rows_independent, Checked(manifest, model)
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows
         self._jobs: deque[Job] = deque()
         self._waiting_rows = self._running_rows = 0
@@ -105,6 +106,7 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, "run")
         self._server: asyncio.Server | None = None
         self.busy_s = 0.0
+        self.unshared = False  # said once: a gateway's memory cannot be read
 
     @property
     def load(self) -> int:
@@ -138,7 +140,8 @@ class Engine:
         return not self.load
 
     def greet(self, connection: "_Connection") -> None:
-        connection.write(frames.document(Kind.HELLO, self.hello))
+        shares = connection.window is not None
+        connection.write(frames.document(Kind.HELLO, msgspec.structs.replace(self.hello, shares=shares)))
         if self._draining:
             connection.write(frames.head(Kind.GOAWAY))
 
@@ -188,12 +191,13 @@ class Engine:
         started = time.monotonic()  # uvloop's own clock counts milliseconds
         if self._running_rows or not (group := self._next_group(started)):
             return
-        self._running_rows = sum([job.rows for job in group]) or 1
+        requests, rows = _requests(group), sum([job.rows for job in group])
+        self._running_rows = rows or 1
         if self._pace.inline:
-            self._finish(group, self._attempt(group), started)
+            self._finish(group, self._checked.attempt(requests, rows), started)
         else:
             self._running = group
-            run = self._loop.run_in_executor(self._thread, self._attempt, group)
+            run = self._loop.run_in_executor(self._thread, self._checked.attempt, requests, rows)
             run.add_done_callback(lambda done: self._ran(done.result(), started))
             self._watch()
 
@@ -210,13 +214,13 @@ class Engine:
         self._model.interrupt()
         self._timer = self._loop.call_later(AGAIN_S, self._interrupt)
 
-    def _ran(self, attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
+    def _ran(self, attempt: Attempt, started: float) -> None:
         group, self._running = self._running, []
         due, self._due = self._due, math.inf
         if self._timer is not None:
             self._timer.cancel()
-        if isinstance(attempt[0], GaugewayError) and time.monotonic() > due - EARLY_S:  # it was ended, it did not fail
-            attempt = DeadlineExceeded("the deadline passed during the run"), attempt[1]
+        if isinstance(attempt.outcome, GaugewayError) and time.monotonic() > due - EARLY_S:  # ended, it did not fail
+            attempt = Attempt(DeadlineExceeded("the deadline passed during the run"), attempt.infer_s)
         self._finish(group, attempt, started)
 
     def _next_group(self, now: float) -> list[Job]:
@@ -236,31 +240,8 @@ class Engine:
             rows += job.rows
         return group
 
-    def _attempt(self, group: Sequence[Job]) -> tuple[list[Array] | GaugewayError, float]:
-        """Outputs of the joined rows, or why there are none; and the seconds of the run."""
-        start = time.perf_counter()
-        try:
-            joined = group[0].inputs if len(group) == 1 else _join([job.inputs for job in group])
-            outputs = self._model.run(dict(zip(self._names, joined, strict=True)))
-            self._check(outputs, sum([job.rows for job in group]))
-        except GaugewayError as error:
-            return error, time.perf_counter() - start
-        except Exception as error:  # an edge: whatever a model raises must not stop the replica
-            return ModelFailure(f"{type(error).__name__}: {error}"), time.perf_counter() - start
-        return outputs, time.perf_counter() - start
-
-    def _check(self, outputs: list[Array], rows: int) -> None:
-        """What leaves is what the manifest declares: a gateway must not be told otherwise."""
-        if len(outputs) != len(self._outputs):
-            raise ModelFailure(f"the model gave {len(outputs)} outputs, it declares {len(self._outputs)}")
-        for (name, datatype, dtype), output in zip(self._outputs, outputs, strict=True):
-            if output.dtype != dtype or (datatype == "BYTES" and not all(type(e) is bytes for e in output.flat)):
-                raise ModelFailure(f"output {name!r} has elements of {output.dtype}, it declares {datatype}")
-            if self._independent and (not output.shape or output.shape[0] != rows):
-                raise ModelFailure(f"output {name!r} has shape {list(output.shape)} for {rows} rows")
-
-    def _finish(self, group: list[Job], attempt: tuple[list[Array] | GaugewayError, float], started: float) -> None:
-        outputs, infer_s = attempt
+    def _finish(self, group: list[Job], attempt: Attempt, started: float) -> None:
+        outputs, infer_s = attempt.outcome, attempt.infer_s
         self.busy_s += infer_s
         self._pace.took(infer_s)
         self._running_rows = 0
@@ -294,41 +275,48 @@ class Engine:
 
     def result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | memoryview]:
         """The buffers of a RESULT frame."""
-        specs = self._manifest.signature.outputs
-        buffers = [frames.to_bytes(s.datatype, o) for s, o in zip(specs, outputs, strict=True)]
+        buffers = [frames.to_bytes(s.datatype, o) for s, o in zip(self._outputs, outputs, strict=True)]
         sizes = tuple([len(buffer) for buffer in buffers])
-        layout = self.layouts.encode(specs, tuple([o.shape for o in outputs]), sizes)
+        layout = self.layouts.encode(self._outputs, tuple([o.shape for o in outputs]), sizes)
         return [frames.result(id, layout, sum(sizes), queue_s, infer_s, self._waiting_rows), *buffers]
 
     def job(self, owner: "_Connection", frame: Frame, now: float) -> Job:
         layout = self.layouts.decode(frame.meta)
+        if frame.references:
+            requests = resolve(layout, frame, owner.window)
+        else:
+            requests = [frames.from_bytes(layout, frame.body)]
         return Job(
             owner,
             frame.id,
             layout.rows,
             layout.key if self._independent else None,
-            frames.from_bytes(layout, frame.body),
+            requests,
             now,
             now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0,
         )
 
 
-class _Connection(asyncio.Protocol):
-    """One gateway worker."""
+class _Connection(asyncio.BufferedProtocol):
+    """One gateway worker, and the memory that it shares."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._splitter = Splitter()
         self._transport: asyncio.Transport | None = None
+        self.window: Window | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._engine.connections.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, hint: int) -> memoryview:
+        return self._splitter.space()
+
+    def buffer_updated(self, size: int) -> None:
         now = time.monotonic()
         try:
-            for frame in self._splitter.feed(data):
+            for frame in self._splitter.received(size):
                 if frame.kind == _INFER:
                     self._engine.submit(self._engine.job(self, frame, now))
                 else:
@@ -343,10 +331,24 @@ class _Connection(asyncio.Protocol):
         elif frame.kind == Kind.CANCEL:
             self._engine.cancel(self, frame.id)
         elif frame.kind == Kind.HELLO:
+            if (offer := frames.read(frame.meta, Greeting).offer) is not None:
+                self.window = self._open(offer)
             self._engine.greet(self)
 
+    def _open(self, offer: Offer) -> Window | None:
+        """The other end's memory, if it runs on this node, as this user, where this process sees it."""
+        assert self._transport is not None
+        peer = self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        try:
+            return Window(offer, _PEER.unpack(peer)[0])
+        except (OSError, OverflowError, ValueError) as error:
+            if not self._engine.unshared:
+                log.warning("large tensors come through the socket, the gateway's memory cannot be read: %s", error)
+                self._engine.unshared = True
+            return None
+
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._transport = self.window = None
         self._engine.connections.discard(self)
         self._engine.cancel(self)
 
@@ -356,7 +358,8 @@ class _Connection(asyncio.Protocol):
 
     def answer(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> None:
         if self._transport is not None:
-            self._transport.write(b"".join(self._engine.result(id, outputs, queue_s, infer_s)))
+            buffers = self._engine.result(id, outputs, queue_s, infer_s)
+            write(self._transport, buffers, sum(map(len, buffers)))
 
     def fail(self, id: int, error: GaugewayError) -> None:
         self.write(frames.document(Kind.ERROR, Fault(type(error).__name__, str(error)), id))
@@ -370,5 +373,5 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _join(parts: list[list[Array]]) -> list[Array]:
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+def _requests(group: list[Job]) -> list[list[Array]]:
+    return group[0].requests if len(group) == 1 else [inputs for job in group for inputs in job.requests]

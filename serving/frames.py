@@ -16,12 +16,13 @@ import numpy as np
 from serving.errors import ChannelError
 from serving.protocol import DATATYPES, Array, TensorSpec
 
-VERSION = 1
+VERSION = 2
 MAX_META_BYTES, MAX_BODY_BYTES = 2**20, 2**31
-# magic, protocol version, kind, priority, id, deadline (µs left when sent, 0: none), bytes of meta, of body
-_HEAD = struct.Struct("<2sBBB3xQQI4xQ")
+# magic, protocol version, kind, priority, references, id, deadline (µs left when sent, 0: none), bytes of meta, of body
+_HEAD = struct.Struct("<2sBBBxHQQI4xQ")
 _MAGIC = b"GW"
 _SMALL = 1 << 14
+_ALIGN_BYTES = 64
 _OBJECTS = DATATYPES["BYTES"]
 _TIMING = struct.Struct("<QQQ")  # at the start of a RESULT's meta: queue µs, inference µs, rows waiting
 _RESULT = struct.Struct(_HEAD.format + _TIMING.format[1:])  # both at once
@@ -41,16 +42,27 @@ class Kind(IntEnum):
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One message. `references`: the segments of a body of which a part lies in shared memory; 0: all is here."""
+
     kind: int
     priority: int
+    references: int
     id: int
     deadline_us: int
     meta: bytes
     body: memoryview
 
 
-def head(kind: Kind, id: int = 0, meta: int = 0, body: int = 0, priority: int = 0, deadline_us: int = 0) -> bytes:
-    return _HEAD.pack(_MAGIC, VERSION, kind, priority, id, deadline_us, meta, body)
+def head(
+    kind: Kind,
+    id: int = 0,
+    meta: int = 0,
+    body: int = 0,
+    priority: int = 0,
+    deadline_us: int = 0,
+    references: int = 0,
+) -> bytes:
+    return _HEAD.pack(_MAGIC, VERSION, kind, priority, references, id, deadline_us, meta, body)
 
 
 def document(kind: Kind, value: Any, id: int = 0) -> bytes:
@@ -60,45 +72,59 @@ def document(kind: Kind, value: Any, id: int = 0) -> bytes:
 
 
 class Splitter:
-    """Chunks of a byte stream in, whole frames out; a frame that arrives in one chunk is not copied.
+    """Frames out of a stream that is written into `space()`; a large frame is written where it stays.
 
-    >>> [frame.id for frame in Splitter().feed(head(Kind.PING, 7) + head(Kind.PING, 8))]
+    >>> splitter, data = Splitter(), head(Kind.PING, 7) + head(Kind.PING, 8)
+    >>> splitter.space()[: len(data)] = data
+    >>> [frame.id for frame in splitter.received(len(data))]
     [7, 8]
     """
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._have = 0
-        self._need = _HEAD.size
+        self._small = memoryview(bytearray(_SMALL))
+        self._large: memoryview | None = None  # a frame that is larger than that
+        self._have = 0  # bytes of the frame that is not whole yet
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Raises ChannelError on bytes that are not this protocol."""
-        if self._have:
-            self._chunks.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return []
-            data = b"".join(self._chunks)
-        frames, rest = self._split(data)
-        self._chunks = [data[rest:]] if rest < len(data) else []
-        self._have = len(data) - rest
-        return frames
+    def space(self) -> memoryview:
+        """Where the stream goes on; never empty."""
+        return (self._small if self._large is None else self._large)[self._have :]
 
-    def _split(self, data: bytes) -> tuple[list[Frame], int]:
+    def received(self, size: int) -> list[Frame]:
+        """What is whole with these further bytes. Raises ChannelError on bytes that are not this protocol."""
+        have = self._have + size
+        if self._large is None:
+            return self._split(bytes(self._small[:have]))
+        self._have = have
+        if have < len(self._large):
+            return []
+        data, self._large = self._large.toreadonly(), None
+        return self._split(data)
+
+    def _split(self, data: bytes | memoryview) -> list[Frame]:
         frames, at, view = [], 0, memoryview(data)
-        self._need = _HEAD.size
         while len(data) - at >= _HEAD.size:
-            magic, version, kind, priority, id, deadline_us, meta, body = _HEAD.unpack_from(data, at)
+            magic, version, kind, priority, references, id, deadline_us, meta, body = _HEAD.unpack_from(data, at)
             if magic != _MAGIC or version != VERSION or meta > MAX_META_BYTES or body > MAX_BODY_BYTES:
-                raise ChannelError(f"not a frame of protocol {VERSION}: {data[at : at + 5]!r}")
+                raise ChannelError(f"not a frame of protocol {VERSION}: {bytes(data[at : at + 5])!r}")
             tensors = at + _HEAD.size + meta
             if tensors + body > len(data):
-                self._need = tensors + body - at
+                if tensors + body - at > _SMALL:
+                    self._large = _aligned(tensors + body - at, _HEAD.size + meta)
                 break
-            part = view[tensors : tensors + body]
-            frames.append(Frame(kind, priority, id, deadline_us, data[at + _HEAD.size : tensors], part))
+            words, part = bytes(data[at + _HEAD.size : tensors]), view[tensors : tensors + body]
+            frames.append(Frame(kind, priority, references, id, deadline_us, words, part))
             at = tensors + body
-        return frames, at
+        self._have = len(data) - at
+        if self._have:
+            (self._small if self._large is None else self._large)[: self._have] = view[at:]
+        return frames
+
+
+def _aligned(size: int, at: int) -> memoryview:
+    """Memory for `size` bytes, of which number `at` is aligned; not touched."""
+    memory = np.empty(size + _ALIGN_BYTES, np.uint8)
+    skip = -(memory.__array_interface__["data"][0] + at) % _ALIGN_BYTES
+    return memory[skip : skip + size].data
 
 
 Tensors = tuple[tuple[str, str, tuple[int, ...], int], ...]  # name, datatype, shape and bytes of each
@@ -190,6 +216,14 @@ def from_bytes(layout: Layout, body: memoryview) -> list[Array]:
         raise ChannelError(f"a frame's tensors do not fit its layout: {error}") from None
 
 
+def tensor(dtype: np.dtype[Any], shape: tuple[int, ...], data: memoryview) -> Array:
+    """One array over `data`, read-only where that is; a first dimension of -1 is what there is. Raises ChannelError."""
+    try:
+        return _texts(shape, data) if dtype is _OBJECTS else np.frombuffer(data, dtype).reshape(shape)
+    except (OverflowError, ValueError) as error:
+        raise ChannelError(f"{len(data)} bytes do not fit a tensor of shape {list(shape)}: {error}") from None
+
+
 def _texts(shape: tuple[int, ...], data: memoryview) -> Array:
     elements, at = [], 0
     while at < len(data):
@@ -205,7 +239,7 @@ def result(id: int, layout: bytes, body: int, queue_s: float, infer_s: float, wa
     """A RESULT frame up to its `body` bytes of tensors."""
     meta = _TIMING.size + len(layout)
     return _RESULT.pack(
-        _MAGIC, VERSION, Kind.RESULT, 0, id, 0, meta, body, int(queue_s * 1e6), int(infer_s * 1e6), waiting_rows
+        _MAGIC, VERSION, Kind.RESULT, 0, 0, id, 0, meta, body, int(queue_s * 1e6), int(infer_s * 1e6), waiting_rows
     ) + layout  # fmt: skip
 
 

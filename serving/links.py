@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection
 from pathlib import Path
 
+from serving.arena import Arena
 from serving.batching import Batcher
 from serving.channel import Link, State, connect
 from serving.dataplane import DataPlane
@@ -17,8 +18,8 @@ PREPARE_S = 1.0
 class Links:
     """Keeps one link to every announced replica of what this worker serves."""
 
-    def __init__(self, socket_dir: Path, plane: DataPlane) -> None:
-        self._socket_dir, self._plane = socket_dir, plane
+    def __init__(self, socket_dir: Path, plane: DataPlane, arena: Arena | None = None) -> None:
+        self._socket_dir, self._plane, self._arena = socket_dir, plane, arena
         self._links: dict[str, Link] = {}
         self._keys: dict[Link, Key] = {}
         self._batchers: dict[Link, Batcher] = {}
@@ -73,7 +74,7 @@ class Links:
     async def _open(self, one: Announcement) -> None:
         try:
             async with asyncio.timeout(RECONNECT_S):
-                link = await connect(one.socket, lambda link: self._changed(one, link))
+                link = await connect(one.socket, lambda link: self._changed(one, link), self._arena)
         except OSError:  # TimeoutError is one
             self._retry[one.replica] = self._loop.time() + RECONNECT_S
         else:

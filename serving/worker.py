@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from serving.arena import Arena
 from serving.config import Config, restore
 from serving.dataplane import DataPlane
 from serving.gateway import Gateway
@@ -57,9 +58,9 @@ class TableFile:
             return None
 
 
-async def follow(config: Config, plane: DataPlane, slot: int) -> None:
+async def follow(config: Config, plane: DataPlane, slot: int, arena: Arena | None = None) -> None:
     """Install every new table, link to every new replica, report, for ever."""
-    file, links, said = TableFile(config.run_dir / "table.json"), Links(config.socket_dir, plane), ""
+    file, links, said = TableFile(config.run_dir / "table.json"), Links(config.socket_dir, plane, arena), ""
     while True:
         try:
             if (table := file.read()) is not None:
@@ -102,10 +103,11 @@ async def serve(config: Config, slot: int) -> None:
     ring = RingWriter(ring_path, config.monitors.ring_bytes) if config.monitors.enabled else None
     desk = Desk(config.socket_dir / "monitors.sock")
     plane = DataPlane(config.gateway, page, ring)
-    following = asyncio.create_task(follow(config, plane, slot))
+    arena = Arena(config.gateway.shared_memory_bytes)
+    following = asyncio.create_task(follow(config, plane, slot, arena))
     gateway = Gateway(config, plane, desk)
     limits = Limits(max_body_bytes=config.gateway.max_body_bytes)
-    server = Server(gateway, limits, gateway.refused)
+    server = Server(gateway, limits, gateway.refused, arena.take)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -35,6 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.publishing",),
     ("serving.tls",),
     # how bytes reach a replica
+    ("serving.arena", "serving.attempt"),
+    ("serving.references",),
     ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
@@ -105,8 +107,8 @@ LAZY: dict[tuple[str, str], str] = {
 # `except Exception` and `except BaseException` without a bare `raise` at the end, with the reason.
 EDGES: dict[str, str] = {
     "serving.admin": "one request fails, the control plane goes on",
+    "serving.attempt": "whatever a model raises must not stop the replica",
     "serving.controller": "the control loop must not end; serving goes on meanwhile",
-    "serving.engine": "whatever a model raises must not stop the replica",
     "serving.gateway": "one request fails, the worker goes on",
     "serving.worker": "whatever the control plane wrote, serving goes on with the last table",
 }

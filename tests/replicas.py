@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
+from serving.arena import Arena
 from serving.batching import Answer, Item
 from serving.channel import Link, connect
 from serving.discovery import Announcement, announce, prepare
@@ -83,9 +84,9 @@ async def listening(engine: Engine, path: Path) -> AsyncIterator[Engine]:
         engine.close()
 
 
-async def linked(path: Path, changed: Callable[[Link], None] = lambda link: None) -> Link:
+async def linked(path: Path, changed: Callable[[Link], None] = lambda link: None, arena: Arena | None = None) -> Link:
     """A link that has said hello."""
-    link = await connect(path, changed)
+    link = await connect(path, changed, arena)
     await until(lambda: link.state == "ready")
     return link
 

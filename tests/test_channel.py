@@ -2,18 +2,23 @@
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 import uvloop
 
 from serving import channel, frames
+from serving.arena import Arena
 from serving.channel import Call, Outcome, Result, connect
 from serving.engine import Engine
 from serving.errors import ReplicaLost
 from serving.frames import Kind, Layouts
+from serving.protocol import Array, TensorSpec
 from tests.replicas import Function, ReplicaProcess, X, column, linked, listening, manifest, until
 
 
@@ -152,6 +157,124 @@ def test_a_replica_that_talks_nonsense_is_lost(tmp_path: Path, answer: bytes) ->
         server.close()
 
     asyncio.run(main())
+
+
+WIDE = manifest(inputs=[TensorSpec("x", "FP32", (-1, -1))], outputs=[TensorSpec("y", "FP32", (-1, -1))])
+
+
+def _image(arena: Arena, rows: int, outcomes: list[tuple[float, Outcome]], fill: float) -> Call:
+    """`rows` of 100 KB each, received into the arena as a body is, or into ordinary memory when that is full."""
+    size = rows * 100_000
+    slot = arena.take(size) or memoryview(bytearray(size))
+    x = np.frombuffer(slot, np.float32).reshape(rows, -1)
+    x[:] = fill
+    meta = Layouts().encode(WIDE.signature.inputs, (x.shape,), (size,))
+    deadline = asyncio.get_running_loop().time() + 30
+    return Call(
+        meta, [frames.to_bytes("FP32", x)], rows, deadline, lambda link, outcome: outcomes.append((fill, outcome))
+    )
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("room_bytes", [0, 150_000, 2**20])
+def test_large_tensors_arrive_whether_there_is_shared_memory_or_not(
+    tmp_path: Path, loop: "type[asyncio.AbstractEventLoop]", room_bytes: int
+) -> None:
+    model = Function(lambda x: x[:, :1].copy())
+
+    async def main() -> None:
+        arena = Arena(room_bytes)
+        all_of_it = arena.free_bytes
+        async with listening(Engine(WIDE, model), tmp_path / "s"):
+            link, outcomes = await linked(tmp_path / "s", arena=arena), list[tuple[float, Outcome]]()
+            assert link.hello is not None and link.hello.shares == (room_bytes > 0)
+            for k in range(4):
+                link.send(_image(arena, 1 + k % 2, outcomes, k))
+            await until(lambda: len(outcomes) == 4)
+            assert all(_value(outcome) == k for k, outcome in outcomes)
+            model.calls.clear()
+            await until(lambda: arena.free_bytes == all_of_it)
+            link.close()
+            await until(lambda: link.state == "lost")
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+def test_a_slot_is_kept_until_the_replica_has_let_go_of_it(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def read_late(x: Array) -> Array:
+        release.wait(10)
+        return x[:, :1].copy()
+
+    async def main() -> None:
+        arena = Arena(2**20)
+        all_of_it = arena.free_bytes
+        async with listening(Engine(WIDE, Function(read_late), expected_s=1.0), tmp_path / "s") as engine:
+            link, outcomes = await linked(tmp_path / "s", arena=arena), list[tuple[float, Outcome]]()
+            runs, waits = _image(arena, 1, outcomes, 1.0), _image(arena, 1, outcomes, 2.0)
+            link.send(runs)
+            await until(lambda: engine.load == 1)
+            link.send(waits)
+            await until(lambda: engine.load == 2)
+            link.forget(runs)
+            link.forget(waits)
+            del runs, waits
+            assert link.inflight == 0
+            await until(lambda: engine.load == 1)  # what waited is let go of at once,
+            await until(lambda: arena.free_bytes > all_of_it - 200_000)
+            assert arena.free_bytes < all_of_it  # what runs is not
+            release.set()
+            await until(lambda: engine.load == 0)
+            await until(lambda: arena.free_bytes == all_of_it)
+            assert outcomes == []
+
+    asyncio.run(main())
+
+
+def test_the_slots_of_a_lost_replica_come_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        arena = Arena(2**20)
+        all_of_it = arena.free_bytes
+        engine = Engine(WIDE, Function(lambda x: x[:, :1].copy(), 0.2), expected_s=1.0)
+        async with listening(engine, tmp_path / "s"):
+            link, outcomes = await linked(tmp_path / "s", arena=arena), list[tuple[float, Outcome]]()
+            link.send(_image(arena, 1, outcomes, 1.0))
+            forgotten = _image(arena, 1, outcomes, 2.0)
+            link.send(forgotten)
+            link.forget(forgotten)
+            del forgotten
+            await until(lambda: engine.load)
+            (connection,) = engine.connections
+            connection.close()
+            await until(lambda: link.state == "lost")
+            assert [type(outcome) for _, outcome in outcomes] == [ReplicaLost]
+            await until(lambda: arena.free_bytes == all_of_it)
+            await until(lambda: engine.load == 0)
+
+    asyncio.run(main())
+
+
+def test_a_replica_that_cannot_see_the_memory_gets_bytes_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        arena = Arena(2**20)
+        assert arena.offer is not None
+        async with listening(Engine(WIDE, Function(lambda x: x[:, :1].copy())), tmp_path / "s"):
+            arena.offer = msgspec.structs.replace(arena.offer, token=b"that of another!")
+            outcomes: list[tuple[float, Outcome]] = []
+            links = [await linked(tmp_path / "s", arena=arena) for _ in range(2)]
+            for k, link in enumerate(links):
+                assert link.hello is not None and not link.hello.shares
+                link.send(_image(arena, 1, outcomes, k))
+            await until(lambda: len(outcomes) == 2)
+            assert sorted(_value(outcome) for _, outcome in outcomes) == [0, 1]
+
+    with caplog.at_level("WARNING", "gaugeway.engine"):
+        asyncio.run(main())
+    assert len([r for r in caplog.records if "cannot be read: it is another one" in r.message]) == 1
 
 
 def test_an_unknown_kind_of_frame_is_left_alone(tmp_path: Path) -> None:
