@@ -6,10 +6,10 @@ may import each other, without a cycle. Imports stand at the top of a file, but 
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
-    ("serving.protocol", "serving.config", "serving.head", "serving.chunked", "serving.deadlines"),
+    ("serving.protocol", "serving.config", "serving.head", "serving.deadlines"),
     # pure: no socket, no clock
     ("serving.admission", "serving.cache", "serving.retrying", "serving.waiting"),
-    ("serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.packed"),
+    ("serving.chunked", "serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.packed"),
     ("serving.record",),
     ("serving.routing",),
     ("serving.planning",),
@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
+    ("serving.recall",),
     ("serving.dataplane",),
     ("serving.inference", "serving.links"),
     ("serving.gateway", "serving.server", "serving.admin"),
