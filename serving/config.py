@@ -135,12 +135,21 @@ class Replicas(_Section, frozen=True):
             raise ValueError(f"`min` is {self.min}, above `max` {self.max}")
 
 
+class Cache(_Section, frozen=True):
+    """Answers of a version that are given again for the same input. 0 bytes: none are."""
+
+    max_bytes: Annotated[int, Meta(ge=0)] = 0  # per gateway worker
+    ttl_s: Annotated[float, Meta(ge=0)] = 0.0  # 0: for as long as there is room
+    scope: Literal["client", "shared"] = "client"
+
+
 class Version(_Section, frozen=True):
     """How one version is served; what it is lies in the registry."""
 
     resources: Resources = field(default_factory=Resources)
     replicas: Replicas = field(default_factory=Replicas)
     max_batch_rows: Positive = 256
+    cache: Cache = field(default_factory=Cache)
 
 
 class Shadow(_Section, frozen=True):

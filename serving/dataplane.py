@@ -9,11 +9,13 @@ import numpy as np
 
 from serving.admission import DEFAULT, PRIORITIES, Admission, Places
 from serving.batching import Answer, Batcher, Item, Promise
+from serving.config import Cache
 from serving.config import Gateway as Settings
 from serving.errors import BadRequest, GaugewayError, NotReady, Overloaded, UnknownModel, UnknownVersion
 from serving.manifest import Manifest
 from serving.metrics import UNKNOWN, Cell, Histogram, Page
 from serving.protocol import Array, Parameter
+from serving.recall import Keeping, Recall
 from serving.record import RingWriter
 from serving.recorder import Recorder
 from serving.routing import Key, ModelEntry, Policy, Route, Router, Table, VersionEntry
@@ -39,8 +41,10 @@ class Context:
 class Served:
     """One version in this worker: manifest, batcher, bound metrics."""
 
-    def __init__(self, entry: VersionEntry, batcher: Batcher, page: Page) -> None:
-        self.manifest, self.batcher = entry.manifest, batcher
+    def __init__(self, entry: VersionEntry, batcher: Batcher, recorder: Recorder, page: Page) -> None:
+        self.manifest, self.batcher, self._recorder = entry.manifest, batcher, recorder
+        self.recall: Recall | None = None
+        self._caching = Cache()
         self.digest = entry.manifest.digest
         self.key = entry.key
         self._labels = {"model": self.manifest.model, "version": self.manifest.version}
@@ -49,6 +53,15 @@ class Served:
         self.identity = b"x-gaugeway-version: %s\r\nx-gaugeway-digest: %s\r\n" % (version, digest)
         self.duration: Histogram = page.histogram("request_duration_seconds", **self._labels)
         self._answered: dict[int, Cell] = {}
+
+    def remember(self, caching: Cache) -> None:
+        """Begin, go on, or stop to give answers again."""
+        if caching == self._caching:
+            return
+        self._caching = caching
+        if self.recall is not None:
+            self.recall.close()
+        self.recall = Recall(caching, self.manifest, self._page, self._recorder) if caching.max_bytes else None
 
     def answered(self, status: int) -> Cell:
         if status not in self._answered:
@@ -114,7 +127,10 @@ class DataPlane:
         known = {**self._retired, **{s.key: s for m in self.models.values() for s in m.versions.values()}}
         self.models = {name: self._model(entry, known) for name, entry in table.models.items()}
         kept = {s.key for m in self.models.values() for s in m.versions.values()}
-        self._retired = {key: s for key, s in known.items() if key not in kept and s.batcher.links}
+        gone = {key: s for key, s in known.items() if key not in kept}
+        for served in gone.values():
+            served.remember(Cache())
+        self._retired = {key: s for key, s in gone.items() if s.batcher.links}
         self._weigh(self.table, table)
         self.table = table
         self._generation.set(table.generation)
@@ -150,6 +166,13 @@ class DataPlane:
         Whoever calls this calls `over` once the promise is kept, broken, or cancelled.
         Raises Overloaded, NotReady, BadRequest, ModelFailure: then there is no promise.
         """
+        if served.recall is not None:
+            key = served.recall.key(inputs, context.client)
+            if (outputs := served.recall.find(key)) is not None:
+                rows = rows_of(served.manifest, inputs)
+                served.recall.give(_item(route, inputs, 0, rows, None, context, promise), outputs)
+                return []
+            promise = Keeping(served.recall, key, promise)
         self._admit(model, served, inputs, context)
         try:
             items = self._items(served, route, inputs, context, promise)
@@ -173,7 +196,9 @@ class DataPlane:
         model.inflight.add(1)
 
     def over(self, model: ServedModel, served: Served, context: Context) -> None:
-        """One request less under way."""
+        """One request less under way, if it was let in at all."""
+        if not context.admitted_rows:
+            return
         served.batcher.admission.release(context.client, context.priority, context.admitted_rows)
         model.inflight.add(-1)
 
@@ -226,6 +251,7 @@ class DataPlane:
         for version, one in entry.versions.items():
             versions[version] = known.get(one.key) or self._served(one)
             versions[version].batcher.resize(one.max_batch_rows)
+            versions[version].remember(one.cache)
         return ServedModel(entry, versions, self._page)
 
     def _served(self, entry: VersionEntry) -> Served:
@@ -239,16 +265,17 @@ class DataPlane:
             rng=random.Random(),
             limited=self._page.gauge("admission_limit_rows", model=manifest.model, version=manifest.version).set,
         )
+        recorder = Recorder(manifest, self._page, self._ring)
         batcher = Batcher(
             manifest,
             admission,
             max_batch_rows=entry.max_batch_rows,
             retries=self._settings.retries,
-            finished=Recorder(manifest, self._page, self._ring),
+            finished=recorder,
             retried=retries.add,
             rng=random.Random(),
         )
-        return Served(entry, batcher, self._page)
+        return Served(entry, batcher, recorder, self._page)
 
     def _weigh(self, before: Table, after: Table) -> None:
         for name, entry in before.models.items():

@@ -45,6 +45,8 @@ NAMES: dict[str, Spec] = {
     "inflight_requests": Spec("gauge", "Requests being answered now.", ("model",)),
     "shed_total": Spec("counter", "Requests refused to protect the rest.", ("model", "reason", "priority")),
     "admission_limit_rows": Spec("gauge", "Rows that may be in flight, critical requests included.", _MV),
+    "cache_lookups_total": Spec("counter", "Requests looked up in a version's cache: hit, miss.", (*_MV, "outcome")),
+    "cache_bytes": Spec("gauge", "Bytes of answers kept to be given again.", _MV),
     "retries_total": Spec("counter", "Requests sent again because their replica died.", _MV),
     "records_total": Spec("counter", "Rows written for the monitors.", _MV),
     "labels_total": Spec("counter", "Labels received, by outcome.", ("model", "outcome")),

@@ -55,7 +55,7 @@ def _entry(
     if not weights or (before is not None and not ready):
         return before
     versions = {
-        v: VersionEntry(manifests[name, v], how.max_batch_rows)
+        v: VersionEntry(manifests[name, v], how.max_batch_rows, how.cache)
         for (model, v), how in sorted(plan.versions.items())
         if model == name
     }

@@ -2,6 +2,7 @@
 
 from serving import record
 from serving.batching import Finished, Item
+from serving.channel import Result
 from serving.manifest import Manifest
 from serving.metrics import Page
 from serving.protocol import Array
@@ -30,6 +31,13 @@ class Recorder:
             self._queue.observe(max(finished.queue_s))
             self._infer.observe(finished.result.infer_s)
             self._rows.observe(rows)
+        self._write(finished, rows)
+
+    def recalled(self, item: Item, outputs: list[Array]) -> None:
+        """An answer that was given again: a prediction like any other, but nothing ran."""
+        self._write(Finished([item], [200], [0.0], Result(outputs, 0.0, 0.0)), item.rows)
+
+    def _write(self, finished: Finished, rows: int) -> None:
         if self._ring is not None and self._ring.append(record.encode(self._record(finished)), rows):
             self._records.add(rows)
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from serving.config import Cache
 from serving.errors import Forbidden, UnknownVersion
 from serving.manifest import Manifest
 
@@ -175,10 +176,11 @@ def _with_starts(intervals: Iterable[Interval]) -> Iterable[tuple[float, Interva
 
 
 class VersionEntry(msgspec.Struct, frozen=True):
-    """One version in the routing table: what it is, how its requests are batched."""
+    """One version in the routing table: what it is, how its requests are batched, which answers are kept."""
 
     manifest: Manifest
     max_batch_rows: int = 256
+    cache: Cache = msgspec.field(default_factory=Cache)
 
     @property
     def key(self) -> Key:
