@@ -77,6 +77,14 @@ def test_bounds_hold(site: Site, sent: bytes, status: int) -> None:
         assert [answer.status for answer in wire.send(sent).answers()] == [status]
 
 
+def test_a_refusal_reaches_who_is_still_sending(site: Site) -> None:
+    """Were the connection closed at once, a reset would overtake the answer."""
+    sent = request("/", f"Content-Length: {QUICK.max_body_bytes + 1}", method="POST")
+    for _ in range(5):
+        with site.server.connect(tls=_anyone()) as wire:
+            assert [answer.status for answer in wire.send(sent, *[bytes(2**18)] * 20).answers()] == [413]
+
+
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", request("/")], ids=["nothing", "half a hello", "plain HTTP"])
 def test_who_does_not_shake_hands_is_closed_in_time(site: Site, sent: bytes) -> None:
     start = time.monotonic()

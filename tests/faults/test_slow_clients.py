@@ -15,7 +15,7 @@ from tests.gateway import Gateway, until
 CLIENTS, ROUNDS, ROUND_S = 500, 3, 6.5
 HEAD_S = BODY_IDLE_S = 5.0
 SLACK_S = 3.0
-MAX_BYTES_PER_CLIENT = 2**18
+MAX_BYTES_PER_CLIENT = 2**17
 
 
 def latencies(url: str, model: str, for_s: float) -> list[float]:
