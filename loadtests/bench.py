@@ -28,8 +28,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from loadtests import environments, running
+from loadtests.environments import NotInstalled
 from loadtests.page import Report, page
 from loadtests.peers.apps.onnx_session import OnnxSession
+from loadtests.peers.bentoml import BENTOML
 from loadtests.peers.ceilings import CEILING_PROTOCOL, CEILING_UVICORN
 from loadtests.peers.gaugeway import GAUGEWAY, GAUGEWAY_UNMONITORED
 from loadtests.peers.kserve import KSERVE
@@ -53,12 +55,14 @@ PEERS: dict[str, Peer] = {
     "serve": SERVE,
     "serve-haproxy": SERVE_HAPROXY,
     "litserve": LITSERVE,
+    "bentoml": BENTOML,
     "ceiling-uvicorn": CEILING_UVICORN,
     "ceiling-protocol": CEILING_PROTOCOL,
 }
+QUICK_WORKLOADS = ("boosting", "image")
 QUICK = ("gaugeway", "gaugeway-unmonitored", "triton", "mlserver", "serve", "ceiling-uvicorn", "ceiling-protocol")
 WARM_S = 1
-BARE_RUNS = 500
+BARE_RUNS = 200
 
 say = Console(stderr=True).print
 
@@ -67,8 +71,9 @@ def main() -> None:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped then, too
     with tempfile.TemporaryDirectory(prefix="gaugeway-bench-") as folder, ExitStack() as stack:
-        bench = Bench(Path(folder), {name: WORKLOADS[name]() for name in arguments.workloads})
+        bench = Bench(Path(folder))
         stack.callback(bench.stop)
+        bench.make(arguments.workloads)
         bench.start(arguments.peers)
         bench.check()
         bench.measure(arguments.rounds, arguments.seconds)
@@ -80,13 +85,23 @@ def main() -> None:
 class Bench:
     """All peers of one run; who fails on the way leaves with a reason in `missing`."""
 
-    def __init__(self, folder: Path, workloads: Mapping[str, Workload]) -> None:
-        self._folder, self._workloads = folder, workloads
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._workloads: dict[str, Workload] = {}
+        self._bare_s: dict[str, float] = {}
         self._running: dict[str, Running] = {}
         self._measured: defaultdict[Cell, list[Measured]] = defaultdict(list)
         self._versions: dict[str, dict[str, str]] = {}
-        self._bare_s = {name: self._bare(workload) for name, workload in workloads.items()}
         self.missing: dict[str, str] = {}
+
+    def make(self, names: Iterable[str]) -> None:
+        """The workloads' models, and what their bare run takes."""
+        for name in names:
+            try:
+                self._workloads[name] = WORKLOADS[name]()
+                self._bare_s[name] = self._bare(self._workloads[name])
+            except NotInstalled as error:
+                self._leave(name, error)
 
     def start(self, names: Iterable[str]) -> None:
         """Install and start, and go on to the next: they come up together."""
@@ -160,7 +175,7 @@ class Bench:
         if keep:
             self._measured[cell].append(measured)
 
-    def _leave(self, name: str, why: NotRunning) -> None:
+    def _leave(self, name: str, why: NotRunning | NotInstalled) -> None:
         self.missing[name] = str(why)
         say(f"{name}: left out: {why}", style="bold red")
         if name in self._running:
@@ -218,7 +233,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="fewer peers, two short rounds: five minutes")
     parser.add_argument("--peers", type=_names_of(PEERS), help=f"of {', '.join(PEERS)}; default: all")
-    parser.add_argument("--workloads", type=_names_of(WORKLOADS), default=list(WORKLOADS), help="default: all")
+    parser.add_argument("--workloads", type=_names_of(WORKLOADS), help=f"of {', '.join(WORKLOADS)}; default: all")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=int, help="of each round")
     parser.add_argument(
@@ -226,8 +241,9 @@ def _arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     arguments.peers = arguments.peers or list(QUICK if arguments.quick else PEERS)
+    arguments.workloads = arguments.workloads or list(QUICK_WORKLOADS if arguments.quick else WORKLOADS)
     arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
-    arguments.seconds = arguments.seconds or (2 if arguments.quick else 5)
+    arguments.seconds = arguments.seconds or (2 if arguments.quick else 3)
     return arguments
 
 

@@ -1,7 +1,8 @@
 """Environments of the peers: made once below a cache folder, each from a list of pinned packages, and kept.
 
-A folder's name carries the list's digest and Python's version, so a changed list makes a new one; what was interrupted
-is done again, since only a finished one is marked.
+The lists are complete, with what each package depends on, so nothing else is installed. A folder's name carries the
+list's digest and Python's version, so a changed list makes a new one; what was interrupted is done again, since only a
+finished one is marked.
 """
 
 import hashlib
@@ -54,7 +55,8 @@ def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def _install(python: Path, requirements: Path, log: Path) -> None:
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--requirement", str(requirements)]
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
+    command += ["--requirement", str(requirements)]
     with log.open("wb") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=1800)
     if done.returncode:

@@ -32,6 +32,7 @@ STYLES: dict[str, tuple[str, str]] = {
     "serve": ("#e377c2", "-"),
     "serve-haproxy": ("#17becf", "-"),
     "litserve": ("#bcbd22", "-"),
+    "bentoml": ("#ff7f0e", "-"),
 }
 TICKS = (50, 90, 99, 99.9, 99.99)
 

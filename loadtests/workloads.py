@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from loadtests import boosting, image
+from loadtests import boosting, environments, image, text
 from loadtests.peers.apps.onnx_session import OnnxSession
 
 DATATYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
@@ -52,7 +53,18 @@ def large() -> Workload:
     return Workload("image", said, image.model(), {"image": image.image()}, True, (1, 8, 32))
 
 
-WORKLOADS: dict[str, Callable[[], Workload]] = {"boosting": small, "image": large}
+def embedding() -> Workload:
+    """Raises:
+    environments.NotInstalled: the package with its weights cannot be had.
+    """
+    python = environments.environment(Path(__file__).parent / "peers" / "text.txt")
+    encoder = text.Encoder(next(python.parent.parent.glob("lib/*/site-packages/all_minilm_l6_v2/model.zip")))
+    tokens = encoder.tokens()
+    said = f"all-MiniLM-L6-v2, {tokens.size} tokens, JSON, an embedding of {text.WIDTH} floats"
+    return Workload("text", said, encoder.model(), {"tokens": tokens}, False, (1, 8, 32))
+
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {"boosting": small, "image": large, "text": embedding}
 
 
 def reference_rows() -> pa.Table:

@@ -40,7 +40,7 @@ OMLE = Peer(
     prepare=prepare,
     packages=("omle-server", "omle-convert"),
     requirements="omle",
-    lacks={"image": "it serves trees and linear models only"},
+    lacks=dict.fromkeys(("image", "text"), "its format has trees and linear models, not this one"),
     reworded=reworded,
     outputs=OUTPUTS,
 )

@@ -20,7 +20,11 @@ instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
 input [ {inputs} ]
 output [ {outputs} ]
 """
-OUTPUTS = {"boosting": (("label", "INT64", ()), ("probabilities", "FP32", (2,))), "image": (("scores", "FP32", (10,)),)}
+OUTPUTS = {
+    "boosting": (("label", "INT64", ()), ("probabilities", "FP32", (2,))),
+    "image": (("scores", "FP32", (10,)),),
+    "text": (("embedding", "FP32", (384,)),),
+}
 
 
 def prepare(place: Place) -> Launch:

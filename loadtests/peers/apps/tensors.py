@@ -1,6 +1,6 @@
 """The least of the Open Inference Protocol that the benchmark's requests need, for peers that bring none of it.
 
-Numbers in JSON, or all tensors binary; FP32 in, FP32 and INT64 out. It trusts what it gets.
+Numbers in JSON, or all tensors binary. It trusts what it gets.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,14 @@ import numpy as np
 import orjson
 
 DATATYPES = {"float32": "FP32", "int64": "INT64"}
+TYPES = {"FP32": np.float32, "INT64": np.int64}
 
 
 def from_json(document: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The request's inputs by name."""
-    return {one["name"]: np.array(one["data"], np.float32).reshape(one["shape"]) for one in document["inputs"]}
+    return {
+        one["name"]: np.array(one["data"], TYPES[one["datatype"]]).reshape(one["shape"]) for one in document["inputs"]
+    }
 
 
 def to_json(model: str, outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -31,7 +34,8 @@ def from_bytes(body: bytes, json_length: int) -> dict[str, np.ndarray]:
     inputs, at = {}, json_length
     for one in orjson.loads(memoryview(body)[:json_length])["inputs"]:
         size = one["parameters"]["binary_data_size"]
-        inputs[one["name"]] = np.frombuffer(body, np.float32, size // 4, at).reshape(one["shape"])
+        kind = np.dtype(TYPES[one["datatype"]])
+        inputs[one["name"]] = np.frombuffer(body, kind, size // kind.itemsize, at).reshape(one["shape"])
         at += size
     return inputs
 
@@ -46,6 +50,10 @@ def to_bytes(model: str, outputs: Mapping[str, np.ndarray]) -> tuple[bytes, int]
 def answer(model: str, outputs: Mapping[str, np.ndarray]) -> bytes:
     """The response in JSON."""
     return orjson.dumps(to_json(model, outputs), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _array(tensor: Mapping[str, Any]) -> np.ndarray:
+    return np.array(tensor["data"], TYPES[tensor["datatype"]]).reshape(tensor["shape"])
 
 
 def _head(name: str, array: np.ndarray) -> dict[str, Any]:
