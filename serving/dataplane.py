@@ -169,8 +169,8 @@ class DataPlane:
         if served.recall is not None:
             key = served.recall.key(inputs, context.client)
             if (outputs := served.recall.find(key)) is not None:
-                rows = rows_of(served.manifest, inputs)
-                served.recall.give(_item(route, inputs, 0, rows, None, context, promise), outputs)
+                rows, together = rows_of(served.manifest, inputs), _together(served.manifest, inputs)
+                served.recall.give(_item(route, inputs, 0, rows, together, context, promise), outputs)
                 return []
             promise = Keeping(served.recall, key, promise)
         self._admit(model, served, inputs, context)
@@ -236,7 +236,7 @@ class DataPlane:
                     f" {limit} a request, because its rows depend on one another"
                 )
             return [_item(route, inputs, 0, rows, None, context, promise)]
-        key = tuple([array.shape[1:] for array in inputs])
+        key = _together(manifest, inputs)
         if rows <= limit:
             return [_item(route, inputs, 0, rows, key, context, promise)]
         starts = range(0, rows, limit)
@@ -295,6 +295,11 @@ def rows_of(manifest: Manifest, inputs: Sequence[Array]) -> int:
         shapes = ", ".join(f"{s.name} {list(a.shape)}" for s, a in zip(manifest.signature.inputs, inputs, strict=True))
         raise BadRequest(f"inputs must have the same number of rows (axis 0), got {shapes}")
     return lengths.pop()
+
+
+def _together(manifest: Manifest, inputs: Sequence[Array]) -> object:
+    """Requests for which this is the same may share a batch; None: alone."""
+    return tuple([array.shape[1:] for array in inputs]) if manifest.rows_independent else None
 
 
 def sticky_key(policy: Policy, context: Context) -> str | None:

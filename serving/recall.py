@@ -4,8 +4,11 @@ An answer given again is a prediction that was served, so it is recorded like an
 time: the monitors judge what users saw. Errors are never kept, and neither is what nobody waited for.
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from serving.batching import Answer, Item, Promise
 from serving.cache import Cache
@@ -15,6 +18,8 @@ from serving.manifest import Manifest
 from serving.metrics import Page
 from serving.protocol import Array
 from serving.recorder import Recorder
+
+Given = tuple[Item, list[Array]]  # a request, and the outputs it gets
 
 
 class Recall:
@@ -27,6 +32,7 @@ class Recall:
         self._hits = page.counter("cache_lookups_total", **labels, outcome="hit")
         self._misses = page.counter("cache_lookups_total", **labels, outcome="miss")
         self._bytes = page.gauge("cache_bytes", **labels)
+        self._given: list[Given] = []  # in this turn of the loop
 
     def key(self, inputs: Sequence[Array], client: str) -> bytes:
         return self._cache.key(inputs, "" if self._shared else client)
@@ -37,9 +43,19 @@ class Recall:
         return outputs
 
     def give(self, item: Item, outputs: list[Array]) -> None:
-        """Keep the promise of `item` at once; it is on record before the client has it."""
-        self._recorder.recalled(item, outputs)
-        item.promise.set_result(Answer(outputs, 0.0, 0.0))
+        """Keep the promise of `item` when this turn of the loop ends: what is given in one turn is one record."""
+        if not self._given:
+            asyncio.get_running_loop().call_soon(self._give_all)
+        self._given.append((item, outputs))
+
+    def _give_all(self) -> None:
+        """Each is on record before its client has it."""
+        given, self._given = self._given, []
+        for batch in _batches(given):
+            self._recorder.recalled([item for item, _ in batch], _joined([outputs for _, outputs in batch]))
+        for item, outputs in given:
+            if not item.promise.done():
+                item.promise.set_result(Answer(outputs, 0.0, 0.0))
 
     def keep(self, key: bytes, outputs: Sequence[Array]) -> None:
         self._cache.put(key, outputs, time.monotonic())
@@ -47,6 +63,18 @@ class Recall:
 
     def close(self) -> None:
         self._bytes.set(0.0)
+
+
+def _batches(given: list[Given]) -> Iterator[list[Given]]:
+    """Those that could have been computed together; one whose rows depend on one another stays alone."""
+    by_key: dict[object, list[Given]] = {}
+    for one in given:
+        by_key.setdefault(id(one) if one[0].key is None else one[0].key, []).append(one)
+    yield from by_key.values()
+
+
+def _joined(parts: list[list[Array]]) -> list[Array]:
+    return parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
 
 class Keeping:

@@ -1,7 +1,7 @@
 """What is written down when a batch is over: metrics of the batch, and one Record for the monitors."""
 
 from serving import record
-from serving.batching import Finished, Item
+from serving.batching import ABANDONED, Finished, Item
 from serving.channel import Result
 from serving.manifest import Manifest
 from serving.metrics import Page
@@ -33,9 +33,12 @@ class Recorder:
             self._rows.observe(rows)
         self._write(finished, rows)
 
-    def recalled(self, item: Item, outputs: list[Array]) -> None:
-        """An answer that was given again: a prediction like any other, but nothing ran."""
-        self._write(Finished([item], [200], [0.0], Result(outputs, 0.0, 0.0)), item.rows)
+    def recalled(self, items: list[Item], outputs: list[Array]) -> None:
+        """Answers that are given again: predictions like any other, but nothing ran. Outputs of all rows together."""
+        statuses = [ABANDONED if item.promise.done() else 200 for item in items]
+        self._write(
+            Finished(items, statuses, [0.0] * len(items), Result(outputs, 0.0, 0.0)), sum(i.rows for i in items)
+        )
 
     def _write(self, finished: Finished, rows: int) -> None:
         if self._ring is not None and self._ring.append(record.encode(self._record(finished)), rows):

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving.batching import Answer
+from serving.batching import ABANDONED, Answer
 from serving.config import Cache, Model, Version
 from serving.errors import ModelFailure
 from serving.manifest import Feature, Manifest, Prediction
@@ -84,6 +84,38 @@ def test_an_answer_given_again_is_recorded_as_a_prediction_of_its_own(tmp_path: 
     assert again.counts == [2] and again.statuses == [200] and again.infer_s == 0
     assert (again.version, again.digest, again.reasons) == (first.version, first.digest, first.reasons)
     assert again.inputs == first.inputs and again.outputs == first.outputs
+
+
+def test_what_is_given_in_one_turn_is_one_record_of_all_its_requests(tmp_path: Path) -> None:
+    of = msgspec.structs.replace(manifest(), features=(Feature("x", "x", 0),), prediction=Prediction("y", 0))
+
+    async def test(site: Site) -> None:
+        for x in (1, 2, 3):
+            await ask(site, column(x, x))
+        left = asyncio.create_task(ask(site, column(2, 2), id="left"))
+        asked = [asyncio.create_task(ask(site, column(x, x), id=f"again {x}")) for x in (3, 1)]
+        await asyncio.sleep(0)  # now they have asked, and nobody has an answer
+        left.cancel()
+        assert [(await one).outputs[0].tolist() for one in asked] == [[[6], [6]], [[2], [2]]]
+        assert left.cancelled()
+
+    with_engine(tmp_path, Function(lambda x: 2 * x), test, table(1, of=of))
+    records = [decode(frame.payload) for frame in RingReader(tmp_path / "w.ring").read()]
+    last = records[-1]
+    assert len(records) == 4 and last.ids == ["left", "again 3", "again 1"]
+    assert last.counts == [2, 2, 2] and last.statuses == [ABANDONED, 200, 200]
+    assert last.outputs["y"].array().ravel().tolist() == [4, 4, 6, 6, 2, 2]
+    assert last.inputs["x"].array().ravel().tolist() == [2, 2, 3, 3, 1, 1]
+
+
+def test_rows_that_depend_on_one_another_are_recorded_alone(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        await ask(site, column(1, 3))
+        await asyncio.gather(*(ask(site, column(1, 3), id=name) for name in "ab"))
+
+    dependent = table(1, of=manifest(independent=False))
+    with_engine(tmp_path, Function(lambda x: x - x.mean()), test, dependent)
+    assert [decode(frame.payload).ids for frame in RingReader(tmp_path / "w.ring").read()] == [["r"], ["a"], ["b"]]
 
 
 def test_nothing_is_kept_unless_asked_for(tmp_path: Path) -> None:
