@@ -488,3 +488,32 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> N
         assert found < 200
 
     with_site(tmp_path, test)
+
+
+def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    """Cycles would be kept until a collection, and every new request would take cold memory meanwhile."""
+
+    async def test(site: Site) -> None:
+        await _one(site)
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        content = json.dumps(body(1)).encode()
+        request = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s" % (len(content), content)
+
+        async def ask() -> None:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+
+        await ask()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(200):
+                await ask()
+            found = gc.collect()
+        finally:
+            gc.enable()
+        writer.close()
+        assert found < 200
+
+    with_site(tmp_path, test)
