@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from serving.admission import DEFAULT
 from serving.config import Config, Model, parse
 from serving.dataplane import DataPlane
 from serving.discovery import Announcement, announce, prepare
@@ -72,7 +73,7 @@ class Site:
         self.plane.install(new)
         self.links.attach()
         for served in self.plane.models[name].versions.values():
-            served.batcher.max_batch_rows = max_batch_rows
+            served.batcher.resize(max_batch_rows)
 
     async def infer(self, *x: float, path: str = "/v2/models/m/infer", **headers: str) -> httpx.Response:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -310,6 +311,30 @@ def test_deadlines(tmp_path: Path) -> None:
     with_site(tmp_path, test, deadline_s=0.3)
 
 
+def test_a_crowd_is_refused_before_its_bodies_are_read_and_health_is_answered(tmp_path: Path) -> None:
+    """50 rows/s and 0.08 s: ordinary requests may fill 4 rows, one client 3 of them."""
+
+    async def test(site: Site) -> None:
+        await site.run(manifest(), Function(lambda x: x, 0.02), expected_s=1.0)
+        await site.route(ONE, max_batch_rows=1)
+        values(await site.infer(0))  # a run, so that its speed is known
+        crowd = [asyncio.create_task(site.infer(k, x_client_id=f"c{k}")) for k in range(30)]
+        door = site.plane.models["m"].versions["1"].batcher.admission
+        await until(lambda: door.full(DEFAULT))
+        refusal = await site.client.post("/v2/models/m/infer", content=b"{")
+        assert "default requests may fill" in refused(refusal, 503) and 1 <= int(refusal.headers["retry-after"]) <= 30
+        assert values(await site.infer(7, x_gaugeway_priority="critical")) == [7]
+        assert (await site.client.get("/v2/health/ready")).status_code == 200
+        statuses = {answer.status_code for answer in await asyncio.gather(*crowd)}
+        assert statuses == {200, 503}
+        assert "must be critical, default or sheddable" in refused(
+            await site.infer(1, x_gaugeway_priority="shadow"), 400
+        )
+        await until(lambda: (door.rows, door.clients) == (0, 0))
+
+    with_site(tmp_path, test, queue_target_s=0.02, client="header:x-client-id")
+
+
 def test_too_many_at_once(tmp_path: Path) -> None:
     async def test(site: Site) -> None:
         await site.run(manifest(), Function(lambda x: x, 0.1), expected_s=1.0)
@@ -468,39 +493,10 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> N
         await _one(site)
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         content = json.dumps(body(1)).encode()
-        request = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s" % (len(content), content)
+        start = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(content)
 
         async def ask() -> None:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
-
-        await ask()
-        gc.collect()
-        gc.disable()
-        try:
-            for _ in range(200):
-                await ask()
-            found = gc.collect()
-        finally:
-            gc.enable()
-        writer.close()
-        assert found < 200
-
-    with_site(tmp_path, test)
-
-
-def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
-    """Cycles would be kept until a collection, and every new request would take cold memory meanwhile."""
-
-    async def test(site: Site) -> None:
-        await _one(site)
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        content = json.dumps(body(1)).encode()
-        request = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s" % (len(content), content)
-
-        async def ask() -> None:
-            writer.write(request)
+            writer.write(start + content)
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
 
