@@ -55,6 +55,8 @@ class Pace:
         self._replicas = self._batch_rows = 1
         self.limit_rows = math.inf
         self.row_s = self.run_s = 0.0
+        self._least_s = self._least_before_s = math.inf  # run, of this window and of the one before
+        self._measured = False  # for a whole window
         self._rates: deque[float] = deque(maxlen=RATES)
         self._begin(-math.inf)
 
@@ -67,15 +69,20 @@ class Pace:
         if self.run_s == 0.0:
             self.run_s = run_s
             self._begin(now)
-            self._bound(self.limit_rows)
-            return True
         self.run_s += 0.1 * (run_s - self.run_s)
         self._rows += max(1, rows)
         self._batches += 1
         self._busy &= queued_rows > 0
-        if now - self._start < WINDOW_S or self._batches < WINDOW_BATCHES * self._replicas:
+        faster = run_s < self._least_s
+        if faster:
+            self._least_s = run_s
+        if now - self._start >= WINDOW_S and self._batches >= WINDOW_BATCHES * self._replicas:
+            self._measured = True
+            self._judge(now)
+        elif faster and not self._measured:  # the first runs are the slowest
+            self._bound(math.inf)
+        else:
             return False
-        self._judge(now)
         return True
 
     def idle(self, now: float) -> bool:
@@ -98,9 +105,10 @@ class Pace:
         self._begin(now)
 
     def _bound(self, limit_rows: float) -> None:
-        """The limit, at most what the replicas could do if a full batch took no longer than those that were seen."""
-        if self.run_s > 0.0:
-            self.row_s = self.run_s / (self._replicas * self._batch_rows)
+        """The limit, at most what the replicas could do if a full batch took no longer than the shortest of late."""
+        least_s = min(self._least_s, self._least_before_s)
+        if least_s < math.inf:
+            self.row_s = max(least_s, 1e-9) / (self._replicas * self._batch_rows)
             limit_rows = min(limit_rows, self._rows_in(self.row_s))
         self.limit_rows = limit_rows
 
@@ -110,6 +118,8 @@ class Pace:
 
     def _begin(self, now: float) -> None:
         self._start, self._rows, self._batches, self._busy = now, 0, 0, True
+        if self._least_s < math.inf:
+            self._least_before_s, self._least_s = self._least_s, math.inf
 
 
 class Admission:

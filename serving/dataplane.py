@@ -77,14 +77,14 @@ class ServedModel:
         self.router, self.versions, self._page = Router(entry.policy), versions, page
         self.inflight = page.gauge("inflight_requests", model=entry.policy.model)
         self.default = max(entry.policy.weights.items(), key=lambda share: share[1])[0]
-        self._doors = [versions[version].batcher.admission for version in entry.policy.weights]
+        self._weighted = [versions[version] for version in entry.policy.weights]
 
     def knock(self, priority: int) -> None:
-        """Refuse what none of the versions would take now. Raises Overloaded."""
-        for door in self._doors:
-            if not door.full(priority):
+        """Refuse what none of the versions that are chosen from would take now. Raises Overloaded."""
+        for served in self._weighted:
+            if served.recall is not None or not served.batcher.admission.full(priority):
                 return
-        self._doors[0].knock(priority)
+        self._weighted[0].batcher.admission.knock(priority)
 
     def refused(self, status: int) -> Cell:
         """The counter of requests that failed before a version was chosen."""
@@ -177,7 +177,7 @@ class DataPlane:
         try:
             items = self._items(served, route, inputs, context, promise)
             served.batcher.submit(*items)
-        except GaugewayError:
+        except BaseException:
             self.over(model, served, context)
             raise
         return items

@@ -39,7 +39,8 @@ class Inference:
             request_id = given.decode() if given else request_id
             model = self._plane.model(request.names["model"])
             priority = priority_of(request.headers.get(b"x-gaugeway-priority"))
-            self._plane.knock(model, priority)
+            if "version" not in request.names and b"x-gaugeway-version" not in request.headers:
+                self._plane.knock(model, priority)
             parsed = self._parse(request)
             if parsed and parsed.id and not given:
                 request_id = parsed.id

@@ -257,6 +257,21 @@ def test_a_pause_of_the_machine_is_not_a_slower_model() -> None:
     assert good(site.asks) == 1.0
 
 
+def test_a_slow_first_run_is_no_slow_model() -> None:
+    """128 clients at once, right after the start, of a model that cannot batch."""
+    runs = iter([0.1, 0.1] + [0.0005] * 10_000)
+    site = Site(admission(), lambda rows: next(runs))
+    site.offer(Ask(0.001 * (n % 2), deadline_s=30.0) for n in range(2))
+
+    def again(ask: Ask) -> None:
+        assert ask.outcome == "ok", ask
+        site.offer([Ask(site.clock.now + 2e-5, deadline_s=30.0, then=again)])
+
+    site.offer(Ask(0.11 + n * 1e-4, deadline_s=30.0, then=again) for n in range(128))
+    site.clock.run(1.0)
+    assert len(site.worker.ended_asks) > 3000
+
+
 def test_a_limit_learned_in_a_crowd_is_forgotten_in_a_quiet_hour() -> None:
     door = admission(batch_rows=256)
     site = Site(door, lambda rows: 0.01 * rows, 256)
