@@ -99,10 +99,10 @@ class Arena:
         self._address = _address(memoryview(self._memory))
         self._free = Extents(ALIGN_BYTES, size - ALIGN_BYTES)
 
-    def take(self, size: int, aligned: int = 0) -> memoryview | None:
-        """A slot for `size` bytes whose byte number `aligned` is aligned; None when there is no room."""
+    def take(self, size: int, at: int = 0) -> memoryview | None:
+        """A slot for `size` bytes, of which number `at` is aligned; None when there is no room."""
         self._collect()
-        skip = -aligned % ALIGN_BYTES
+        skip = -at % ALIGN_BYTES
         room = -(-(skip + size) // ALIGN_BYTES) * ALIGN_BYTES
         if size <= 0 or (start := self._free.take(room)) is None:
             return None

@@ -109,7 +109,7 @@ class Splitter:
             tensors = at + _HEAD.size + meta
             if tensors + body > len(data):
                 if tensors + body - at > _SMALL:
-                    self._large = _aligned(tensors + body - at, _HEAD.size + meta)
+                    self._large = aligned(tensors + body - at, _HEAD.size + meta)
                 break
             words, part = bytes(data[at + _HEAD.size : tensors]), view[tensors : tensors + body]
             frames.append(Frame(kind, priority, references, id, deadline_us, words, part))
@@ -120,8 +120,8 @@ class Splitter:
         return frames
 
 
-def _aligned(size: int, at: int) -> memoryview:
-    """Memory for `size` bytes, of which number `at` is aligned; not touched."""
+def aligned(size: int, at: int) -> memoryview:
+    """Memory for `size` bytes, of which number `at` is aligned as tensors like it; not touched."""
     memory = np.empty(size + _ALIGN_BYTES, np.uint8)
     skip = -(memory.__array_interface__["data"][0] + at) % _ALIGN_BYTES
     return memory[skip : skip + size].data

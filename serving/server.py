@@ -18,18 +18,18 @@ from secrets import token_hex
 from socket import socket
 from typing import cast
 
-import numpy as np
-
 from serving import head
 from serving.chunked import Chunked
 from serving.errors import GaugewayError, Overloaded, PayloadTooLarge, RequestTimeout
+from serving.frames import aligned
 from serving.head import CHUNKED, Head
 from serving.http import Request, Response, refusal
 
 log = logging.getLogger("gaugeway.server")
 
 SWEEP_S, LINGER_S = 0.25, 2.0
-_INBOX_BYTES, _AHEAD_BYTES, _LARGE = 2**18, 2**16, 2**16
+_INBOX_BYTES = 2**14  # of one read; what belongs to a large body is moved twice more, so that less is not better
+_AHEAD_BYTES, _LARGE = 2**16, 2**16
 _KNOWN_HEADS, _KNOWN_BYTES = 1024, 2048
 _STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 
@@ -60,7 +60,7 @@ class Server:
         application: Callable[[Request], None],
         limits: Limits = Limits(),
         refused: Callable[[int], None] = lambda status: None,
-        room: Callable[[int], memoryview | None] = lambda size: None,
+        room: Callable[[int, int], memoryview | None] = lambda size, at: None,
     ) -> None:
         self.application, self.limits, self.refused, self._room = application, limits, refused, room
         self.connections: set[Connection] = set()
@@ -112,11 +112,11 @@ class Server:
                 self._heads[raw] = found
         return found
 
-    def room(self, size: int) -> memoryview:
+    def room(self, size: int, at: int) -> memoryview:
         """Memory for a large body, which is not touched before its bytes come. Raises Overloaded."""
         if self.buffered_bytes + size > self.limits.max_buffered_bytes:
             raise Overloaded(f"{self.buffered_bytes} bytes of requests are held, no room for {size} more")
-        return self._room(size) or np.empty(size, np.uint8).data
+        return self._room(size, at) or aligned(size, at)
 
     def _sweep(self) -> None:
         self.now = time.monotonic()
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
             self._chunked = Chunked(self._max_body_bytes)
             self._continue(data)
         else:
-            self._sized = self._server.room(known.length)
+            self._sized = self._server.room(known.length, _binary_at(known))
             self._sized[: len(data)] = data
             self._at = len(data)
             self._hold(len(data))
@@ -363,3 +363,9 @@ class Connection(asyncio.BufferedProtocol):
         request, self._request = self._request, None
         if request is not None and request.gone is not None:
             request.gone()
+
+
+def _binary_at(known: Head) -> int:
+    """Where in a body its binary tensors begin, as far as the head says."""
+    given = known.headers.get(b"inference-header-content-length", b"")
+    return int(given) if given.isdigit() and len(given) < 20 else 0

@@ -1,5 +1,6 @@
 """Slots never overlap and live as long as what looks into them; others read them only where that is safe."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from serving.arena import ALIGN_BYTES, Arena, Extents, Offer, Window
 from serving.errors import ChannelError
+from serving.http import Request, Response
+from serving.server import Server
+from serving.worker import listen
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0, 100)), max_size=80))
@@ -153,3 +157,32 @@ def test_nothing_is_left_when_it_goes() -> None:
     slot[:3] = b"abc"  # still there
     del slot
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("text_bytes", [0, 100, 20_000])
+@pytest.mark.parametrize("room_bytes", [0, 2**20])
+def test_a_large_body_is_received_there_with_its_tensors_aligned(text_bytes: int, room_bytes: int) -> None:
+    """And into ordinary memory, as well aligned, where there is none."""
+    arena, tensor = Arena(room_bytes), np.random.default_rng(0).bytes(2**19)
+    all_of_it = arena.free_bytes
+    seen: list[tuple[bytes, bool, int]] = []
+
+    def application(request: Request) -> None:
+        data = memoryview(request.body)[text_bytes:]
+        address = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
+        seen.append((bytes(data), arena.place(data) is not None, address % ALIGN_BYTES))
+        request.answer(Response(b"{}"))
+
+    async def main() -> None:
+        server, sock = Server(application, room=arena.take), listen("127.0.0.1", 0)
+        await server.listen(sock)
+        reader, writer = await asyncio.open_connection("127.0.0.1", sock.getsockname()[1])
+        head = "POST / HTTP/1.1\r\nhost: a\r\ninference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n"
+        writer.write(head.format(text_bytes, text_bytes + len(tensor)).encode() + b" " * text_bytes + tensor)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await server.drain(5.0)
+
+    asyncio.run(main())
+    assert seen == [(tensor, room_bytes > 0, 0)]
+    assert arena.free_bytes == all_of_it
