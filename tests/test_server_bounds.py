@@ -1,5 +1,6 @@
 """What a client may take: time, memory, connections; past a bound it gets its status and is closed."""
 
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -222,3 +223,10 @@ def test_a_flood_of_empty_lines_costs_little() -> None:
         assert answer is not None and answer.status == 200
         assert time.thread_time() - start < 1.0
         assert [one.status for one in flood.answers()] == [400]
+
+
+def test_the_defaults_are_those_of_the_documents() -> None:
+    defaults = Limits()
+    assert (defaults.head_s, defaults.body_idle_s, defaults.keep_alive_s, defaults.write_s) == (5, 5, 75, 30)
+    assert (defaults.max_body_bytes, defaults.max_buffered_bytes, defaults.min_bytes_per_s) == (2**26, 2**30, 2**10)
+    assert defaults.connections == resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2

@@ -11,6 +11,9 @@ Without `--base-url` the checks run against the gateway of the test session. The
 - MLServer, KServe: a custom runtime (`mlserver.MLModel`, `kserve.Model`) that passes every tensor to an
   `onnxruntime.InferenceSession` of that file and gives the outputs back.
 
+`test_http.py` asks beneath the protocol, and `test_hostile.py` sends what means harm; what they look for inside the
+server, its memory, log and metrics, only the session's own gateway shows.
+
 A failure is a finding, not a verdict: the texts of the protocol contradict one another, and these checks ask for the
 superset with which every client works. Extensions are checked where `GET /v2` announces them. Headers that only
 Gaugeway has are checked only on Gaugeway.

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.client import Server, x
-from tests.gateway import Gateway
+from tests.gateway import Gateway, until
+from tests.integration.calls import sample
 from tests.raw_http import Wire, chunks, request
 
 MIB = 2**20
@@ -180,6 +181,16 @@ def test_models_that_do_not_exist_are_one_label(server: Server, worker: int, gat
         assert server.http.post(f"/v2/models/no-such-{k}/infer", content=b"{}").status_code == 404
     metrics = gateway.metrics()
     assert "no-such" not in metrics and 'model="_unknown"' in metrics
+
+
+def test_what_never_became_a_request_is_counted(server: Server, worker: int, gateway: Gateway) -> None:
+    before = _counted(gateway, 431)
+    _repeat(server, TABLE["header too long"][1](server), 3)
+    until(lambda: _counted(gateway, 431) == before + 3, "the count", 5)
+
+
+def _counted(gateway: Gateway, status: int) -> float:
+    return sample(gateway.metrics(), "gaugeway_requests_total", model="_unknown", code=str(status))
 
 
 VALID: list[Build] = [
