@@ -28,7 +28,7 @@ from serving.http import Request, Response, refusal
 log = logging.getLogger("gaugeway.server")
 
 SWEEP_S, LINGER_S = 0.25, 2.0
-_INBOX_BYTES = 2**14  # of one read; what belongs to a large body is moved twice more, so that less is not better
+_INBOX_BYTES = 2**14  # of one read; what it holds of a large body is moved twice more
 _AHEAD_BYTES, _LARGE = 2**16, 2**16
 _KNOWN_HEADS, _KNOWN_BYTES = 1024, 2048
 _STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
