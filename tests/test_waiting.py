@@ -61,3 +61,14 @@ def test_what_is_put_back_goes_before_its_own_line_only() -> None:
     queue.append(Item(0, 2))
     queue.appendleft(Item(1, 3))
     assert [queue.popleft().number for _ in range(3)] == [2, 3, 1]
+
+
+def test_what_is_over_leaves_the_front_of_its_line() -> None:
+    queue: Waiting[Item] = Waiting()
+    for number in range(10):
+        queue.append(Item(2, number))
+        queue.append(Item(0, number))
+    queue.prune(2, lambda item: item.number < 4 or item.number == 7)
+    assert len(queue) == 16 and len(list(queue)) == 16
+    rest = [queue.popleft() for _ in range(16)]
+    assert [item.number for item in rest if item.priority == 2] == [4, 5, 6, 7, 8, 9]  # 7 is behind one that is not
