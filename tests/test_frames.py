@@ -71,6 +71,14 @@ def test_sizes_beyond_all_bounds_are_refused_before_they_are_waited_for(sizes: t
         _pour(Splitter(), frames.head(Kind.INFER, 1, *sizes))
 
 
+@pytest.mark.parametrize("meta_bytes", [0, 7, 20_000])
+def test_the_tensors_of_a_large_frame_are_aligned_and_cannot_be_written(meta_bytes: int) -> None:
+    (frame,) = _pour(Splitter(), _wire(Kind.INFER, 0, 1, 0, b"m" * meta_bytes, bytes(100_000)))
+    x = np.frombuffer(frame.body, np.float32)
+    assert len(frame.meta) == meta_bytes and len(x) == 25_000
+    assert x.__array_interface__["data"][0] % 64 == 0 and not x.flags.writeable
+
+
 def test_garbage_after_a_frame_is_refused_too() -> None:
     with pytest.raises(ChannelError):
         _pour(Splitter(), frames.head(Kind.PING, 1) + b"x" * 40)
