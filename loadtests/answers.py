@@ -84,7 +84,7 @@ def decode(answer: Answer) -> dict[str, np.ndarray]:
     outputs = {}
     for one in json.loads(answer.body[:at])["outputs"]:
         kind = TYPES[one["datatype"]]
-        size = one.get("parameters", {}).get("binary_data_size")
+        size = (one.get("parameters") or {}).get("binary_data_size")
         if size is None:
             outputs[one["name"]] = np.asarray(one["data"], kind).ravel()
         else:

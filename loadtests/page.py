@@ -38,7 +38,10 @@ def page(report: Report) -> str:
 def _head(report: Report) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
-    yield f"Written by `{report.command}` on {report.date}; what it did not produce is not here."
+    yield (
+        f"Written by `{report.command}` on {report.date}; what it did not produce is not here. Again: `make bench`, in five"
+        ' minutes `make bench QUICK=1`, in part `make bench BENCH="--peers triton,gaugeway --rounds 3"`.'
+    )
     yield ""
     yield (
         f"Medians of {report.rounds} interleaved rounds of {report.seconds} s. Each peer has one worker and is driven"

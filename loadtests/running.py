@@ -44,7 +44,7 @@ class Running:
             raise NotRunning(
                 f"no answer on {workload.name}: {error}; its log ends: {self.server.last_words()}"
             ) from error
-        except (WrongAnswer, KeyError, ValueError) as error:
+        except (WrongAnswer, AttributeError, LookupError, TypeError, ValueError) as error:  # or not of the protocol
             raise NotRunning(f"wrong answer on {workload.name}: {error}") from error
 
     def drive(self, workload: str, connections: int, seconds: int) -> Measured:

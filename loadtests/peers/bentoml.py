@@ -13,7 +13,7 @@ def prepare(place: Place) -> Launch:
 
 
 BENTOML = Peer(
-    said="BentoML, a service over onnxruntime, one worker",
+    said="BentoML, a service over onnxruntime, one worker, no access log",
     prepare=prepare,
     packages=("bentoml", "onnxruntime"),
     requirements="bentoml",

@@ -11,7 +11,7 @@ from loadtests.peers.apps.onnx_session import OnnxSession
 MODELS = "BENCH_MODELS"
 
 
-@bentoml.service(workers=1)
+@bentoml.service(workers=1, logging={"access": {"enabled": False}})
 class Models:
     """One route a model; BentoML reads the routes and the shape of the body from the methods."""
 
