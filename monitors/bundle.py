@@ -55,10 +55,19 @@ class Bundle:
         """Facts of requests, shape (requests,), as facts of rows."""
         return facts if self._single else facts[self.request]
 
+    @cached_property
+    def _columns(self) -> list[bytes]:
+        """The bytes of each tensor, joined."""
+        sizes, records = self.layout.sizes, self._records
+        if self.layout.row_bytes < 0 or self.rows != len(records) or any([record.rows != 1 for record in records]):
+            return [b"".join(parts) for parts in zip(*[record.columns for record in records], strict=True)]
+        bodies = np.frombuffer(b"".join([record.body for record in records]), np.uint8).reshape(len(records), -1)
+        ends = np.cumsum(sizes).tolist()
+        return [bodies[:, end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
+
     def _array(self, number: int) -> Array:
         tensor = self.layout.tensors[number]
-        data = b"".join([record.columns[number] for record in self._records])
-        return numbers(Column(tensor.datatype, (self.rows, *tensor.shape), data))
+        return numbers(Column(tensor.datatype, (self.rows, *tensor.shape), self._columns[number]))
 
 
 def join(records: Sequence[Packed]) -> Requests:
@@ -68,17 +77,15 @@ def join(records: Sequence[Packed]) -> Requests:
 
 def bundles(records: Sequence[Packed], requests: Requests) -> list[tuple[Bundle, NDArray[np.bool_]]]:
     """Records by layout, and which of `requests`, the table of all, are theirs."""
-    groups: dict[int, list[int]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault(id(record.layout), []).append(i)
-    sizes = np.array([record.requests for record in records])
+    layouts = {id(record.layout): record.layout for record in records}
+    if len(layouts) == 1:
+        return [(Bundle(records[0].layout, records, requests), np.ones(len(requests), bool))]
+    of, sizes = np.array([id(record.layout) for record in records]), [record.requests for record in records]
     found = []
-    for places in groups.values():
-        mine = np.zeros(len(records), bool)
-        mine[places] = True
-        which = np.repeat(mine, sizes)
-        same = [records[i] for i in places]
-        found.append((Bundle(same[0].layout, same, requests[which]), which))
+    for number, layout in layouts.items():
+        which = np.repeat(of == number, sizes)
+        same = [record for record in records if record.layout is layout]
+        found.append((Bundle(layout, same, requests[which]), which))
     return found
 
 

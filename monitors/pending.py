@@ -170,6 +170,7 @@ class Pending:
         if self._blocks and len(block) < BLOCK_ROWS:
             self._begin(number)
             self._open[: len(block)], self._filled = block, len(block)
+        self._blocks.clear()  # the open one is written again when it is full
 
     def _block(self, number: int) -> Rows:
         if number == self._number and self._filled:

@@ -80,10 +80,9 @@ class Source:
         batch.lost_frames += frames_lost
         batch.lost_rows += rows_lost
         batch.newest = max(batch.newest, float(ahead.keys[-1]))
-        for frame, found in zip(ahead.frames, ahead.records, strict=True):
-            if isinstance(found, str):
-                batch.bad_rows += frame.rows
-                batch.errors.append(found)
+        for i, why in ahead.bad.items():
+            batch.bad_rows += ahead.frames[i].rows
+            batch.errors.append(why)
         tail.taken = self._positions[name] = batch.positions[name] = position_after(ahead.frames[-1], tail.taken.ring)
 
     def _discover(self, batch: Batch) -> None:
@@ -113,7 +112,16 @@ class _Ahead:
     records: list[Packed | str] = field(default_factory=list)
     keys: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
+    @property
+    def bad(self) -> dict[int, str]:
+        """Why the monitors cannot rely on a record, by its place."""
+        if set(map(type, self.records)) <= {Packed}:
+            return {}
+        return {i: found for i, found in enumerate(self.records) if isinstance(found, str)}
+
     def split(self, at: int) -> "tuple[_Ahead, _Ahead]":
+        if at == len(self.frames):
+            return self, _Ahead()
         first = _Ahead(self.frames[:at], self.records[:at], self.keys[:at])
         return first, _Ahead(self.frames[at:], self.records[at:], self.keys[at:])
 
@@ -161,11 +169,11 @@ class _Tail:
     def _keys(self, records: list[Packed | str]) -> NDArray[np.float64]:
         """The largest arrival time up to each frame. A record that contradicts itself becomes a sentence."""
         keys = np.full(len(records), -math.inf)
-        whole = [i for i, found in enumerate(records) if isinstance(found, Packed)]
-        if whole:
-            found = [one for one in records if isinstance(one, Packed)]
+        found = [one for one in records if isinstance(one, Packed)]
+        if found:
             table = np.frombuffer(b"".join([one.table for one in found]), REQUEST)
             starts = np.cumsum([0, *[one.requests for one in found]])[:-1]
+            whole = np.flatnonzero([isinstance(one, Packed) for one in records])
             keys[whole] = np.fmax.reduceat(table["arrival_time"], starts)
             rows = np.add.reduceat(table["rows"], starts, dtype=np.int64) - [one.rows for one in found]
             ids = np.add.reduceat(table["id_bytes"], starts, dtype=np.int64) - [len(one.ids) for one in found]

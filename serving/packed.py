@@ -17,14 +17,15 @@ from serving.errors import GaugewayError
 from serving.protocol import DATATYPES, Array
 
 Role = Literal["primary", "shadow"]
-# key hash, event time, arrival time, propensity, seconds in the queue, first row, rows, status, reason
-Request = tuple[int, float, float, float, float, int, int, int, str]
+# key hash, event time, arrival time, propensity, seconds in the queue, first row, rows, status, code of the reason
+Request = tuple[int, float, float, float, float, int, int, int, int]
 
 VERSION = 2
 # version, bytes of the layout, requests, rows, bytes of the ids, of the rest, infer_s, sampling
 _HEAD = struct.Struct("<B3xIIIIIdd")
 _REQUEST = struct.Struct("<QddddIIHHI")
 _SIZE = struct.Struct("<I")
+_TOBYTES = np.ndarray.tobytes
 _MAX_LAYOUTS = 256  # known at once; shapes of a model with free dimensions make many
 
 REQUEST = np.dtype(
@@ -76,9 +77,14 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """Bytes of a row, by tensor."""
         return tuple(tensor.row_bytes for tensor in self.tensors)
 
+    @cached_property
+    def row_bytes(self) -> int:
+        """Of all tensors; -1 where there is a tensor whose rows have no fixed size."""
+        return -1 if -1 in self.sizes else sum(self.sizes)
+
 
 class Packed(msgspec.Struct, frozen=True, gc=False):
-    """A record as it was written: `table` has a row of `REQUEST` a request, `columns` the bytes of each tensor."""
+    """A record as it was written: `table` has a row of `REQUEST` a request, `body` the bytes of all tensors."""
 
     layout: Layout
     requests: int
@@ -87,8 +93,13 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
     sampling: float
     table: bytes
     ids: bytes
-    columns: list[bytes]
+    body: bytes
     rest: bytes
+
+    @property
+    def columns(self) -> list[bytes]:
+        """The bytes of each tensor."""
+        return [self.body[start:end] for start, end in _spans(self.layout, self.rows, self.body)]
 
 
 class Encoder:
@@ -106,8 +117,8 @@ class Encoder:
         self._of: tuple[str, str, str, Role] = (model, version, digest, role)
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         self._free = [datatype == "BYTES" for _, datatype in (*inputs, *outputs)]
-        self._codes: dict[str, int] = {}
-        self._layouts: dict[tuple[tuple[int, ...], ...], bytes] = {}
+        self.codes = _Codes()  # of reasons
+        self._layouts: dict[tuple[int, tuple[tuple[int, ...], ...]], bytes] = {}  # by number of codes and shapes
 
     def encode(
         self,
@@ -118,31 +129,23 @@ class Encoder:
         sampling: float = 1.0,
         rest: bytes = b"",
     ) -> bytes:
-        """The record of a batch. `columns` holds of each input, then of each output, arrays to be joined by rows;
-        it is empty for a batch that failed."""
-        parts, texts, rows, id_bytes = [b"", b""], [], 0, 0
-        codes, pack = self._codes, _REQUEST.pack
-        for (key, event, arrival, propensity, queue_s, first, n, status, reason), id in zip(requests, ids, strict=True):
-            text = id.encode(errors="surrogatepass")
-            size = len(text)
-            code = codes[reason] if reason in codes else self._learn(reason)
-            parts.append(pack(key, event, arrival, propensity, queue_s, first, n, status, code, size))
-            texts.append(text)
-            rows += n
-            id_bytes += size
-        parts += texts
-        for arrays, free in zip(columns, self._free, strict=False):
-            parts += _elements(arrays) if free else [array.tobytes() for array in arrays]
+        """The record of a batch. The code of a reason is `codes[reason]`. `columns` holds of each input, then of
+        each output, arrays to be joined by rows; it is empty for a batch that failed."""
+        pack = _REQUEST.pack
+        try:
+            texts = [id.encode() for id in ids]
+        except UnicodeEncodeError:
+            texts = [id.encode(errors="surrogatepass") for id in ids]
+        table = [pack(*request, len(text)) for request, text in zip(requests, texts, strict=True)]
         shapes = tuple([arrays[0].shape[1:] for arrays in columns])
-        layout = self._layouts.get(shapes) or self._layout(shapes)
-        parts[0] = _HEAD.pack(VERSION, len(layout), len(requests), rows, id_bytes, len(rest), infer_s, sampling)
-        parts[1] = layout
+        layout = self._layouts.get((len(self.codes), shapes)) or self._layout(shapes)
+        rows, joined = sum([request[6] for request in requests]), b"".join(texts)
+        head = _HEAD.pack(VERSION, len(layout), len(table), rows, len(joined), len(rest), infer_s, sampling)
+        parts = [head, layout, *table, joined]
+        for arrays, free in zip(columns, self._free, strict=False):
+            parts += _elements(arrays) if free else map(_TOBYTES, arrays)
         parts.append(rest)
         return b"".join(parts)
-
-    def _learn(self, reason: str) -> int:
-        self._layouts.clear()
-        return self._codes.setdefault(reason, len(self._codes))
 
     def _layout(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
         names = (*self._inputs, *self._outputs) if shapes else ()
@@ -150,9 +153,17 @@ class Encoder:
         split = len(self._inputs) if shapes else 0
         if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts.clear()
-        layout = Layout(*self._of, tuple(self._codes), tensors[:split], tensors[split:])
-        found = self._layouts[shapes] = msgspec.msgpack.encode(layout)
+        layout = Layout(*self._of, tuple(self.codes), tensors[:split], tensors[split:])
+        found = self._layouts[len(self.codes), shapes] = msgspec.msgpack.encode(layout)
         return found
+
+
+class _Codes(dict[str, int]):
+    """A number for each text, given when it is first asked for."""
+
+    def __missing__(self, text: str) -> int:
+        code = self[text] = len(self)
+        return code
 
 
 class Unpacker:
@@ -169,23 +180,20 @@ class Unpacker:
                 raise BadRecord(f"it has version {version}, expected {VERSION}")
             table = _HEAD.size + size
             ids = table + requests * _REQUEST.size
-            at = ids + id_bytes
+            body = ids + id_bytes
+            end = len(data) - rest
             layout = self._layouts.get(data[_HEAD.size : table]) or self._learn(data[_HEAD.size : table])
-            columns = []
-            for row_bytes in layout.sizes:
-                end = at + rows * row_bytes
-                if row_bytes < 0:
-                    at += _SIZE.size
-                    end = at + _SIZE.unpack_from(data, at - _SIZE.size)[0]
-                columns.append(data[at:end])
-                at = end
+            found = Packed(
+                layout, requests, rows, infer_s, sampling, data[table:ids], data[ids:body], data[body:end], data[end:]
+            )
+            expected = rows * layout.row_bytes
+            if expected < 0:
+                *_, (_, expected) = _spans(layout, rows, found.body)
         except (struct.error, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
             raise BadRecord(f"it cannot be read: {error}") from None
-        if at + rest != len(data) or not requests:
-            raise BadRecord(f"it has {requests} requests and {len(data)} bytes, expected {at + rest}")
-        return Packed(
-            layout, requests, rows, infer_s, sampling, data[table:ids], data[ids : ids + id_bytes], columns, data[at:]
-        )
+        if end - body != expected or not requests:
+            raise BadRecord(f"it has {requests} requests and {end - body} bytes of tensors, expected {expected}")
+        return found
 
     def _learn(self, data: bytes) -> Layout:
         layout = _decoder.decode(data)
@@ -198,6 +206,18 @@ class Unpacker:
 
 
 _decoder = msgspec.msgpack.Decoder(Layout)
+
+
+def _spans(layout: Layout, rows: int, body: bytes) -> Iterator[tuple[int, int]]:
+    """Where each tensor begins and ends, by what the bytes say. Raises struct.error."""
+    at = 0
+    for row_bytes in layout.sizes:
+        end = at + rows * row_bytes
+        if row_bytes < 0:
+            at += _SIZE.size
+            end = at + _SIZE.unpack_from(body, at - _SIZE.size)[0]
+        yield at, end
+        at = end
 
 
 def _elements(arrays: Sequence[Array]) -> list[bytes]:

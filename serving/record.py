@@ -92,7 +92,7 @@ def encode(record: Record) -> bytes:
     encoder = _encoder(record.model, record.version, record.digest, record.role, inputs, outputs)
     requests = zip(
         record.keys, record.event_times, record.arrival_times, record.propensities, record.queue_s,
-        record.first_rows, record.counts, record.statuses, record.reasons, strict=True,
+        record.first_rows, record.counts, record.statuses, map(encoder.codes.__getitem__, record.reasons), strict=True,
     )  # fmt: skip
     columns = [[column.array()] for column in (*record.inputs.values(), *record.outputs.values())]
     rest = msgspec.msgpack.encode((record.clients, record.segments)) if record.clients or record.segments else b""
@@ -194,7 +194,7 @@ class RingWriter:
 
         The numbers are stored before the frame is visible: what a killed writer did not finish counts as lost.
         """
-        numbers = _NUMBERS.pack(self.number, self.rows, rows)
+        body = _NUMBERS.pack(self.number, self.rows, rows) + payload
         self.number += 1
         self.rows += rows
         self._map[_NEXT : _NEXT + 16] = _NEXT_FRAME.pack(self.number, self.rows)
@@ -209,11 +209,11 @@ class RingWriter:
         if self._head >= self._mark:
             self._marks.append(self._head)
             self._mark = self._head + self._capacity // _SHARE
-        frame = _PREFIX.pack(len(payload), zlib.crc32(payload, zlib.crc32(numbers))) + numbers + payload
+        frame = _PREFIX.pack(len(payload), zlib.crc32(body)) + body
         at = _PAGE + place
         self._map[at : at + len(frame)] = frame
         self._head += size
-        self._map[_HEAD : _HEAD + 8] = self._head.to_bytes(8, "little")
+        _put(self._map, _HEAD, self._head)
         return True
 
     def close(self) -> None:
@@ -317,18 +317,17 @@ def lost(frames: Sequence[Frame], since: Position) -> tuple[int, int]:
 
 def _frames(start: int, data: bytes, capacity: int, most: int, found: list[Frame]) -> tuple[int, bool]:
     """Add the whole frames of a chunk that begins at `start`; where they end, and whether a broken one follows."""
-    at, unpack, crc = 0, _FRAME.unpack_from, zlib.crc32
-    while most and at + _FRAME.size <= len(data) and data[at : at + 4] != _UNUSED:
+    at, head, unpack, crc = 0, _FRAME.size, _FRAME.unpack_from, zlib.crc32
+    while most and at + head <= len(data) and data[at : at + 4] != _UNUSED:
         length, checksum, number, rows_before, rows = unpack(data, at)
-        end = at + (_FRAME.size + length + 7) // 8 * 8
+        end = at + (head + length + 7) // 8 * 8
         if end - at > capacity // _LARGEST:
             return start + at, True
         if end > len(data):
             return start + at, not at
-        payload = data[at + _FRAME.size : at + _FRAME.size + length]
-        if crc(payload, crc(data[at + 8 : at + _FRAME.size])) != checksum:
+        if crc(data[at + 8 : at + head + length]) != checksum:
             return start + at, True
-        found.append(Frame(number, rows_before, rows, payload, start + end))
+        found.append(Frame(number, rows_before, rows, data[at + head : at + head + length], start + end))
         at, most = end, most - 1
     unused = _unused(start + at, capacity, data[at : at + 4]) if most else 0
     return start + at + unused, not at and not unused

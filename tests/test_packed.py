@@ -13,12 +13,14 @@ from serving.packed import REQUEST, BadRecord, Encoder, Request, Unpacker, texts
 from serving.record import decode
 
 
-def request(reason: str = "weight", rows: int = 1) -> Request:
-    return (7, math.nan, 1e9, 0.5, 1e-3, 3, rows, 200, reason)
+def request(code: int = 0, rows: int = 1) -> Request:
+    return (7, math.nan, 1e9, 0.5, 1e-3, 3, rows, 200, code)
 
 
 def encoder() -> Encoder:
-    return Encoder("m", "1", "d" * 64, "primary", [("x", "FP32"), ("t", "BYTES")], [("p", "FP64")])
+    made = Encoder("m", "1", "d" * 64, "primary", [("x", "FP32"), ("t", "BYTES")], [("p", "FP64")])
+    assert made.codes["weight"] == 0
+    return made
 
 
 def columns(rows: int, width: int = 2) -> list[list[Any]]:
@@ -31,7 +33,12 @@ def test_requests_and_columns_come_back(found: list[tuple[str, str, int]]) -> No
     """Also what UTF-8 cannot hold, and reasons that the encoder meets late."""
     subject, unpack = encoder(), Unpacker()
     for reason, id, rows in found:
-        data = subject.encode([request(reason, rows), request("url", 1)], [id, "\udcff"], columns(rows + 1), 0.25)
+        data = subject.encode(
+            [request(subject.codes[reason], rows), request(subject.codes["url"])],
+            [id, "\udcff"],
+            columns(rows + 1),
+            0.25,
+        )
         packed, record = unpack(data), decode(data)
         assert packed.requests == 2 and packed.rows == rows + 1 == record.rows
         assert record.ids == [id, "\udcff"] and record.reasons == [reason, "url"]
@@ -46,7 +53,7 @@ def test_requests_and_columns_come_back(found: list[tuple[str, str, int]]) -> No
 def test_batches_of_one_kind_share_a_layout_and_others_do_not() -> None:
     subject, unpack = encoder(), Unpacker()
     layouts = [
-        unpack(subject.encode([request("sticky")], ["a"], columns)).layout
+        unpack(subject.encode([request(subject.codes["sticky"])], ["a"], columns)).layout
         for columns in (columns(1), columns(1), columns(1, width=3), [])
     ]
     assert layouts[0] is layouts[1]
@@ -57,6 +64,7 @@ def test_batches_of_one_kind_share_a_layout_and_others_do_not() -> None:
 
 def test_shapes_without_end_do_not_fill_the_memory() -> None:
     subject, unpack = Encoder("m", "1", "d", inputs=[("x", "FP32")]), Unpacker()
+    assert subject.codes["weight"] == 0
     for width in range(1000):
         unpack(subject.encode([request()], ["a"], [[np.zeros((1, width), np.float32)]]))
     assert len(subject._layouts) <= 256 >= len(unpack._layouts)

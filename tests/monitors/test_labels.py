@@ -3,12 +3,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitors import pending
 from monitors.labels import Label, LabelStore, Match, Prediction, Predictions, Truth
 
 
@@ -84,11 +86,24 @@ labels = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.parametrize("reopened", [False, True])
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(predictions, max_size=4) | st.lists(labels, max_size=4), max_size=12))
-def test_any_order_of_doubled_conflicting_early_and_late_labels_gives_the_oracles_join(batches: list[list]) -> None:  # type: ignore[type-arg]
+def test_any_order_of_doubled_conflicting_early_and_late_labels_gives_the_oracles_join(
+    reopened: bool, batches: list[list[Any]]
+) -> None:
+    """Also in blocks of three rows, of which few may be displaced, and when it is opened again after every batch."""
+    with pytest.MonkeyPatch.context() as patch:
+        if reopened:
+            patch.setattr(pending, "BLOCK_ROWS", 3)
+            patch.setattr(pending, "SLACK_ROWS", 2)
+        join(batches, reopened)
+
+
+def join(batches: list[list[Any]], reopened: bool) -> None:
     times = iter(range(10**6))
-    oracle, subject = Oracle(), store()
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    oracle, subject = Oracle(), LabelStore(connection, 1000)
     state: dict[Prediction, Truth] = {}
     answered = conflicting = 0
     for batch in batches:
@@ -102,6 +117,9 @@ def test_any_order_of_doubled_conflicting_early_and_late_labels_gives_the_oracle
             answered += arrival.joined + arrival.parked + arrival.unknown
             conflicting += arrival.conflicting
             follow(arrival.matches, state)
+        if reopened:
+            subject.save()
+            subject = LabelStore(connection, 1000)
     assert state == oracle.joined()
     assert answered == len(oracle.labels)
     assert conflicting == oracle.conflicting()

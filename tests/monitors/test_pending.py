@@ -37,8 +37,8 @@ def test_what_was_saved_is_found_again_and_what_was_not_is_not(tmp_path: object)
     assert [value(again, key) for key in (0, 699, 700, 4095, 4096, 10_499, 10_500, 20_000)] == [
         0, 0, 700, 3500, 3500, 9800, None, None,
     ]  # fmt: skip
-    again.append(rows(again, range(30_000, 30_001)))
-    assert value(again, 30_000) == 0.5
+    again.append(rows(again, range(30_000, 40_000)))
+    assert [value(again, key) for key in range(30_000, 40_000)] == [0.5] * 10_000
     assert again.name(rows(again, range(1))[0]) == NAME
 
 

@@ -110,7 +110,7 @@ def changed(**facts: Any) -> bytes:
         (record.encode(batch_of(1)), "it has 2 rows, the frame 3"),
         (changed(rows=3), "1 rows and 0 bytes of ids too many"),
         (changed(id_bytes=9), "0 rows and 7 bytes of ids too many"),
-        (record.encode(batch_of(1))[:-1], "bytes, expected"),
+        (record.encode(batch_of(1))[:-1], "7 bytes of tensors, expected 8"),
         (b"\x01" + record.encode(batch_of(1))[1:], "it has version 1, expected 2"),
         (b"\x02", "it cannot be read"),
     ],
