@@ -39,8 +39,8 @@ def _head(report: Report) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield (
-        f"Written by `{report.command}` on {report.date}; what it did not produce is not here. Again: `make bench`, in five"
-        ' minutes `make bench QUICK=1`, in part `make bench BENCH="--peers triton,gaugeway --rounds 3"`.'
+        f"Written by `{report.command}` on {report.date}; what it did not produce is not here. Again: `make bench`, in"
+        ' five minutes `make bench QUICK=1`, in part `make bench BENCH="--peers triton,gaugeway --rounds 3"`.'
     )
     yield ""
     yield (
