@@ -149,7 +149,7 @@ def _written(
 def _encoded(encoder: Encoder, batch: Batch) -> bytes:
     code, none = encoder.codes["weight"], float("nan")
     requests = [(0, none, batch.arrival, 1.0, 1e-4, 0, 1, 200, code) for _ in batch.ids]
-    return encoder.encode(requests, batch.ids, [batch.inputs, [batch.probabilities]], 1e-5)
+    return encoder.encode(requests, batch.ids, len(batch.ids), [batch.inputs, [batch.probabilities]], 1e-5)
 
 
 def _batches(count: int, per_record: int, rate: float) -> Iterator[Batch]:

@@ -25,7 +25,6 @@ VERSION = 2
 _HEAD = struct.Struct("<B3xIIIIIdd")
 _REQUEST = struct.Struct("<QddddIIHHI")
 _SIZE = struct.Struct("<I")
-_TOBYTES = np.ndarray.tobytes
 _MAX_LAYOUTS = 256  # known at once; shapes of a model with free dimensions make many
 
 REQUEST = np.dtype(
@@ -116,7 +115,8 @@ class Encoder:
     ) -> None:
         self._of: tuple[str, str, str, Role] = (model, version, digest, role)
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        self._free = [datatype == "BYTES" for _, datatype in (*inputs, *outputs)]
+        free = [datatype == "BYTES" for _, datatype in (*inputs, *outputs)]
+        self._free = free if any(free) else []
         self.codes = _Codes()  # of reasons
         self._layouts: dict[tuple[int, tuple[tuple[int, ...], ...]], bytes] = {}  # by number of codes and shapes
 
@@ -124,13 +124,14 @@ class Encoder:
         self,
         requests: Sequence[Request],
         ids: Sequence[str],
+        rows: int,
         columns: Sequence[Sequence[Array]] = (),
         infer_s: float = 0.0,
         sampling: float = 1.0,
         rest: bytes = b"",
     ) -> bytes:
         """The record of a batch. The code of a reason is `codes[reason]`. `columns` holds of each input, then of
-        each output, arrays to be joined by rows; it is empty for a batch that failed."""
+        each output, arrays to be joined into `rows` rows; it is empty for a batch that failed."""
         pack = _REQUEST.pack
         try:
             texts = [id.encode() for id in ids]
@@ -139,11 +140,13 @@ class Encoder:
         table = [pack(*request, len(text)) for request, text in zip(requests, texts, strict=True)]
         shapes = tuple([arrays[0].shape[1:] for arrays in columns])
         layout = self._layouts.get((len(self.codes), shapes)) or self._layout(shapes)
-        rows, joined = sum([request[6] for request in requests]), b"".join(texts)
+        joined = b"".join(texts)
         head = _HEAD.pack(VERSION, len(layout), len(table), rows, len(joined), len(rest), infer_s, sampling)
         parts = [head, layout, *table, joined]
-        for arrays, free in zip(columns, self._free, strict=False):
-            parts += _elements(arrays) if free else map(_TOBYTES, arrays)
+        if self._free:
+            parts += [data for arrays, free in zip(columns, self._free, strict=False) for data in _data(arrays, free)]
+        else:
+            parts += [array.tobytes() for arrays in columns for array in arrays]
         parts.append(rest)
         return b"".join(parts)
 
@@ -220,8 +223,10 @@ def _spans(layout: Layout, rows: int, body: bytes) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def _elements(arrays: Sequence[Array]) -> list[bytes]:
-    """BYTES: the size of what follows, then each element behind its own size."""
+def _data(arrays: Sequence[Array], free: bool) -> list[bytes]:
+    """Of a tensor; for BYTES the size of what follows, then each element behind its own size."""
+    if not free:
+        return [array.tobytes() for array in arrays]
     parts = [part for array in arrays for e in array.ravel().tolist() for part in (_SIZE.pack(len(e)), e)]
     return [_SIZE.pack(sum(map(len, parts))), *parts]
 

@@ -96,7 +96,7 @@ def encode(record: Record) -> bytes:
     )  # fmt: skip
     columns = [[column.array()] for column in (*record.inputs.values(), *record.outputs.values())]
     rest = msgspec.msgpack.encode((record.clients, record.segments)) if record.clients or record.segments else b""
-    return encoder.encode(list(requests), record.ids, columns, record.infer_s, record.sampling, rest)
+    return encoder.encode(list(requests), record.ids, record.rows, columns, record.infer_s, record.sampling, rest)
 
 
 _encoder = lru_cache(64)(packed.Encoder)
@@ -213,7 +213,7 @@ class RingWriter:
         at = _PAGE + place
         self._map[at : at + len(frame)] = frame
         self._head += size
-        _put(self._map, _HEAD, self._head)
+        self._map[_HEAD : _HEAD + 8] = self._head.to_bytes(8, "little")
         return True
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ def test_requests_and_columns_come_back(found: list[tuple[str, str, int]]) -> No
 def test_batches_of_one_kind_share_a_layout_and_others_do_not() -> None:
     subject, unpack = encoder(), Unpacker()
     layouts = [
-        unpack(subject.encode([request(subject.codes["sticky"])], ["a"], columns)).layout
+        unpack(subject.encode([request(subject.codes["sticky"])], ["a"], 1, columns)).layout
         for columns in (columns(1), columns(1), columns(1, width=3), [])
     ]
     assert layouts[0] is layouts[1]
@@ -66,20 +66,20 @@ def test_shapes_without_end_do_not_fill_the_memory() -> None:
     subject, unpack = Encoder("m", "1", "d", inputs=[("x", "FP32")]), Unpacker()
     assert subject.codes["weight"] == 0
     for width in range(1000):
-        unpack(subject.encode([request()], ["a"], [[np.zeros((1, width), np.float32)]]))
+        unpack(subject.encode([request()], ["a"], 1, [[np.zeros((1, width), np.float32)]]))
     assert len(subject._layouts) <= 256 >= len(unpack._layouts)
 
 
 @pytest.mark.parametrize("size", range(0, 239, 7))
 def test_a_record_cut_short_is_refused(size: int) -> None:
-    data = encoder().encode([request()], ["a"], columns(1))
+    data = encoder().encode([request()], ["a"], 1, columns(1))
     assert len(data) == 239
     with pytest.raises(BadRecord):
         Unpacker()(data[:size])
 
 
 def test_bytes_that_are_something_else_are_refused() -> None:
-    data, rng = encoder().encode([request()], ["a"], columns(1)), random.Random(3)
+    data, rng = encoder().encode([request()], ["a"], 1, columns(1)), random.Random(3)
     unpack = Unpacker()
     for _ in range(2000):
         damaged = bytearray(data)
