@@ -329,7 +329,7 @@ def _frames(start: int, data: bytes, capacity: int, most: int, found: list[Frame
             return start + at, True
         found.append(Frame(number, rows_before, rows, data[at + head : at + head + length], start + end))
         at, most = end, most - 1
-    unused = _unused(start + at, capacity, data[at : at + 4]) if most else 0
+    unused = _unused(start + at, capacity, data[at : at + 4]) if most and at < len(data) else 0
     return start + at + unused, not at and not unused
 
 

@@ -36,6 +36,7 @@ def test_requests_and_columns_come_back(found: list[tuple[str, str, int]]) -> No
         data = subject.encode(
             [request(subject.codes[reason], rows), request(subject.codes["url"])],
             [id, "\udcff"],
+            rows + 1,
             columns(rows + 1),
             0.25,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serving import record
@@ -47,8 +47,9 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(steps=steps)
+@example(steps=[("write", size) for size in (8, 73, 121, 129, 193, 209)])  # ends where no further frame would fit
 def test_frames_read_and_lost_add_up_to_frames_written(steps: list[tuple[str, int]], tmp_path_factory: Any) -> None:
     path = tmp_path_factory.mktemp("ring") / "w.ring"
     writer = RingWriter(path, SMALL)
