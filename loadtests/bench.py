@@ -70,7 +70,7 @@ say = Console(stderr=True).print
 def main() -> None:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped then, too
-    with tempfile.TemporaryDirectory(prefix="gaugeway-bench-") as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="gaugeway-") as folder, ExitStack() as stack:
         bench = Bench(Path(folder))
         stack.callback(bench.stop)
         bench.make(arguments.workloads)

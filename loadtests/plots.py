@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # the backend is chosen before
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Gaugeway stands out; ceilings are dashed; the rest in colours that people tell apart.
 STYLES: dict[str, tuple[str, str]] = {
@@ -71,7 +71,6 @@ def throughput(points: list[Point]) -> Figure:
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     _against_connections(axes, points, lambda point: point.requests_per_s)
     axes.set(ylabel="requests/s", title=f"{points[0].workload}: throughput")
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _legend(figure, axes)
     return figure
 
@@ -82,7 +81,6 @@ def latency(points: list[Point]) -> Figure:
         _against_connections(axes, points, partial(_latency_ms, percent))
         axes.set(title=f"{points[0].workload}: p{percent}")
     panels[0].set(ylabel="latency, ms")
-    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     _legend(figure, panels[1])
     return figure
 
@@ -102,9 +100,7 @@ def distribution(points: list[Point]) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel="percentile")
         axes.set_title(f"{points[0].workload}: {connections} connection{'s' * (connections > 1)}")
         axes.set_xticks([100 / (100 - p) for p in TICKS], [f"{p:g}" for p in TICKS])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.grid(alpha=0.3)
+        _finish(axes)
     panels[0][0].set(ylabel="latency, ms")
     _legend(figure, panels[0][-1])
     return figure
@@ -126,12 +122,20 @@ def _against_connections(axes: Axes, points: list[Point], value: Callable[[Point
     counts = sorted({point.connections for point in points})
     axes.set(xscale="log", yscale="log", xlabel="connections")
     axes.set_xticks(counts, [str(count) for count in counts])
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.3)
+    _finish(axes)
 
 
 def _latency_ms(percent: float, point: Point) -> float:
     return point.latency_s[percent] * 1e3
+
+
+def _finish(axes: Axes) -> None:
+    """Numbers as people read them, also where an axis spans less than a power of ten."""
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

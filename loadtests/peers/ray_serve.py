@@ -20,8 +20,9 @@ def haproxy(place: Place) -> Launch:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
     }
-    paths = {name: str(place.folder / "haproxy" / file) for name, file in files.items()}
-    (place.folder / "haproxy").mkdir()
+    folder = place.folder.parent / "h"  # a socket's path may have 97 characters, and Ray puts 57 before its name
+    folder.mkdir()
+    paths = {name: str(folder / file) for name, file in files.items()}
     ports = {"RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics), "RAY_SERVE_HAPROXY_STATS_PORT": str(stats)}
     return Launch(launch.command, {**launch.variables, **FAST, **paths, **ports})
 
