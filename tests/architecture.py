@@ -111,5 +111,6 @@ EDGES: dict[str, str] = {
     "serving.attempt": "whatever a model raises must not stop the replica",
     "serving.controller": "the control loop must not end; serving goes on meanwhile",
     "serving.gateway": "one request fails, the worker goes on",
+    "serving.inference": "one answer cannot be written, others of its batch wait for theirs",
     "serving.worker": "whatever the control plane wrote, serving goes on with the last table",
 }
