@@ -326,7 +326,7 @@ def test_columns_of_a_slice_are_in_row_major_order() -> None:
     assert Column.of("INT64", array).array().tolist() == array.tolist()
 
 
-def example() -> Record:
+def whole() -> Record:
     column = Column.of("FP32", np.arange(6, dtype=np.float32).reshape(3, 2))
     return Record(
         model="flights",
@@ -350,5 +350,5 @@ def example() -> Record:
 
 
 def test_records_come_back() -> None:
-    assert record.decode(record.encode(example())) == example()
-    assert example().rows == 3
+    assert record.decode(record.encode(whole())) == whole()
+    assert whole().rows == 3
