@@ -55,6 +55,7 @@ def _head(report: Report) -> Iterator[str]:
     yield (
         "*Gaugeway / it* is Gaugeway's requests/s over the peer's: above 1 Gaugeway is faster. *CPU s* are seconds of"
         " CPU time per 100,000 answered requests, user and system, of all the peer's processes, then by what they do."
+        " A dash: too few answers in a round to tell that percentile."
     )
 
 
@@ -83,12 +84,17 @@ def _table(connections: int, cells: Mapping[str, Medians]) -> Iterator[str]:
             peer,
             f"{medians.requests_per_s:,.0f}",
             ratio,
-            f"{medians.latency_s[50] * 1e3:.3f}",
-            f"{medians.latency_s[99] * 1e3:.2f}",
+            _milliseconds(medians, 50, 3),
+            _milliseconds(medians, 99, 2),
             str(medians.failed),
             f"{medians.total_cpu_s_per_100k:.1f}",
             _groups(medians.cpu_s_per_100k),
         )
+
+
+def _milliseconds(medians: Medians, percent: int, digits: int) -> str:
+    """Or a dash, where too few answers came to tell."""
+    return f"{medians.latency_s[percent] * 1e3:.{digits}f}" if percent in medians.latency_s else "-"
 
 
 def _groups(cpu: Mapping[str, float]) -> str:
@@ -102,7 +108,7 @@ def _groups(cpu: Mapping[str, float]) -> str:
 
 def _overhead(cells: Mapping[str, Medians], connections: int, bare_s: float | None) -> Iterator[str]:
     """Over the bare call, where no request waits for another."""
-    if connections == 1 and bare_s is not None and OURS in cells:
+    if connections == 1 and bare_s is not None and OURS in cells and 50 in cells[OURS].latency_s:
         over = cells[OURS].latency_s[50] - bare_s
         yield from ("", f"Gaugeway's p50 is {over * 1e3:.3f} ms above onnxruntime's call alone.")
 

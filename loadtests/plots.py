@@ -6,6 +6,7 @@ with the percentiles spaced by the orders of magnitude of what lies above them.
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -117,8 +118,17 @@ def _against_connections(axes: Axes, points: list[Point], value: Callable[[Point
     for peer in dict.fromkeys(point.peer for point in points):
         own = sorted((point for point in points if point.peer == peer), key=lambda point: point.connections)
         colour, line = _style(peer)
-        x, y = [point.connections for point in own], [value(point) for point in own]
-        axes.plot(x, y, line, marker="o", markersize=4, color=colour, label=peer, zorder=_order(peer))
+        y = [value(point) for point in own]
+        axes.plot(
+            [point.connections for point in own],
+            y,
+            line,
+            marker="o",
+            markersize=4,
+            color=colour,
+            label=peer,
+            zorder=_order(peer),
+        )
     counts = sorted({point.connections for point in points})
     axes.set(xscale="log", yscale="log", xlabel="connections")
     axes.set_xticks(counts, [str(count) for count in counts])
@@ -126,7 +136,8 @@ def _against_connections(axes: Axes, points: list[Point], value: Callable[[Point
 
 
 def _latency_ms(percent: float, point: Point) -> float:
-    return point.latency_s[percent] * 1e3
+    """Not a number, which is not drawn, where too few answers came to tell."""
+    return point.latency_s.get(percent, math.nan) * 1e3
 
 
 def _finish(axes: Axes) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from loadtests.wrk import Run
 
 T = TypeVar("T")
+ABOVE = 5
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Medians:
 
     requests_per_s: float
     latency_s: Mapping[float, float]
+    """Percentiles that a round's answers justify: at least `ABOVE` of them lie above."""
     failed: int
     cpu_s_per_100k: Mapping[str, float]
 
@@ -64,7 +66,9 @@ def plan(workloads: Mapping[str, Sequence[int]], peers: Mapping[str, Sequence[st
 
 def medians(rounds: Sequence[Measured]) -> Medians:
     """Each number's own median; a group of processes that was not there in a round took nothing in it."""
-    latency_s = {p: statistics.median(one.run.latency_s[p] for one in rounds) for p in rounds[0].run.latency_s}
+    fewest = min(one.run.requests for one in rounds)
+    percents = [p for p in rounds[0].run.latency_s if round(fewest * (100 - p) / 100, 6) >= ABOVE]
+    latency_s = {p: statistics.median(one.run.latency_s[p] for one in rounds) for p in percents}
     groups = sorted({group for one in rounds for group in one.cpu_s})
     cpu = {group: statistics.median(_per_100k(one, group) for one in rounds) for group in groups}
     speed = statistics.median(one.run.requests_per_s for one in rounds)

@@ -61,6 +61,11 @@ def test_who_was_not_measured_is_named_with_the_reason() -> None:
     assert "Not measured" not in page(report(missing={}))
 
 
+def test_a_percentile_that_nobody_can_tell_is_a_dash() -> None:
+    slow = Medians(10, {50: 0.1}, 0, {"server": 1.0})
+    assert rows(page(report(cells={Cell("small", 1, "slow"): slow})))["slow"][2:4] == ["100.000", "-"]
+
+
 def test_a_cell_cannot_break_its_table() -> None:
     assert "| triton | the server / of a wheel | nvidia-pytriton 0.7.0 |" in page(report())
 

@@ -44,5 +44,12 @@ def test_each_number_has_its_own_median() -> None:
     assert found.total_cpu_s_per_100k == pytest.approx(2.0)
 
 
+def test_a_percentile_needs_answers_above_it() -> None:
+    run = Run(999, 0, 1.0, {50.0: 0.001, 99.0: 0.002, 99.9: 0.003})
+    more = Run(5000, 0, 1.0, run.latency_s)
+    assert list(medians([Measured(more, {})]).latency_s) == [50.0, 99.0, 99.9]
+    assert list(medians([Measured(run, {}), Measured(more, {})]).latency_s) == [50.0, 99.0]
+
+
 def test_a_round_in_which_nothing_was_answered_costs_what_it_cost() -> None:
     assert medians([measured(0, 0.0, {"server": 1.0})]).requests_per_s == 0
