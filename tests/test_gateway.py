@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from serving import attempt
 from serving.admission import DEFAULT
 from serving.config import Config, Model, parse
 from serving.dataplane import DataPlane
@@ -24,12 +25,14 @@ from serving.gateway import Gateway
 from serving.labelling import Desk
 from serving.links import Links
 from serving.manifest import Manifest
-from serving.metrics import Page
+from serving.metrics import Page, collect
 from serving.planning import Plan, table
 from serving.protocol import TensorSpec
 from serving.routing import Table
+from serving.runtime import Session
 from serving.server import Limits, Server
 from serving.worker import listen
+from tests.models import slow
 from tests.replicas import Function, manifest, until
 
 
@@ -54,7 +57,7 @@ class Site:
     async def open(self) -> None:
         await self.server.listen(self._socket)
 
-    async def run(self, of: Manifest, model: Function, expected_s: float = 0.0) -> Engine:
+    async def run(self, of: Manifest, model: attempt.Model, expected_s: float = 0.0) -> Engine:
         """Start a replica and announce it."""
         engine = Engine(of, model, replica=f"{of.model}-{of.version}-{len(self._engines)}", expected_s=expected_s)
         socket = self.folder / "replicas" / f"{len(self._engines)}.sock"
@@ -335,6 +338,30 @@ def test_a_crowd_is_refused_before_its_bodies_are_read_and_health_is_answered(tm
     with_site(tmp_path, test, queue_target_s=0.02, client="header:x-client-id")
 
 
+def test_what_was_let_in_gives_way_to_what_is_critical_and_is_told_at_once(tmp_path: Path) -> None:
+    """Twenty ordinary requests wait for a replica of 50 rows/s when critical ones begin to come, 50 a second."""
+
+    async def test(site: Site) -> None:
+        await site.run(manifest(), Function(lambda x: x, 0.02), expected_s=1.0)
+        await site.route(ONE, max_batch_rows=1)
+        values(await site.infer(0))
+        headers = {"x_gaugeway_deadline_s": "1"}
+        ordinary = [asyncio.create_task(site.infer(k, x_client_id=f"c{k}", **headers)) for k in range(20)]
+        critical = []
+        for k in range(45):
+            critical.append(asyncio.create_task(site.infer(k, x_gaugeway_priority="critical")))
+            await asyncio.sleep(0.02)  # their rate
+        assert [values(await answer) for answer in critical] == [[k] for k in range(45)]
+        answers = [await answer for answer in ordinary]
+        displaced = [answer for answer in answers if answer.status_code == 503]
+        assert displaced and all("more important requests" in refused(answer, 503) for answer in displaced)
+        assert {answer.status_code for answer in answers} == {200, 503}
+        samples = [sample for family in collect([site.folder / "worker.page"]) for sample in family.samples]
+        assert len(displaced) == sum(s.value for s in samples if s.labels.get("reason") == "displaced")
+
+    with_site(tmp_path, test, client="header:x-client-id")
+
+
 def test_too_many_at_once(tmp_path: Path) -> None:
     async def test(site: Site) -> None:
         await site.run(manifest(), Function(lambda x: x, 0.1), expected_s=1.0)
@@ -482,6 +509,21 @@ def test_an_old_table_is_not_installed(tmp_path: Path) -> None:
         await _one(site)
         site.plane.install(Table(1))
         assert values(await site.infer(1)) == [2]
+
+    with_site(tmp_path, test)
+
+
+def test_a_client_that_leaves_ends_the_run_that_was_for_it_alone(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        engine = await site.run(manifest(), Session(slow(2**40)), expected_s=1.0)  # it would run for days
+        await site.route(Model(weights={"1": 1.0}))
+        _, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        content = json.dumps(body(1)).encode()
+        head = f"POST /v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {len(content)}\r\n\r\n"
+        writer.write(head.encode() + content)
+        await until(lambda: engine.load)
+        writer.close()
+        await until(lambda: not engine.load, 2.0)
 
     with_site(tmp_path, test)
 
