@@ -58,6 +58,10 @@ lock: dev
 	$(COMPILE) pyproject.toml --extra demo --extra dev --constraint requirements.lock \
 	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) --output-file tests/requirements.lock
 	sed -i '/^# The following packages were excluded/,$$d' tests/requirements.lock
+	for list in loadtests/peers/*.in; do \
+	    $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) \
+	        $$list --output-file $${list%.in}.txt || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
