@@ -73,9 +73,10 @@ def reference_rows() -> pa.Table:
 
 
 def _json(inputs: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
-    """Numbers as people write them: the shortest text that is the same float32."""
+    """Floats as people write them: the shortest text that is the same float32."""
     return [
-        {**_head(name, array), "data": [float(str(value)) for value in array.ravel()]} for name, array in inputs.items()
+        {**_head(name, array), "data": [json.loads(str(value)) for value in array.ravel()]}
+        for name, array in inputs.items()
     ]
 
 

@@ -28,6 +28,12 @@ def test_what_is_asked_is_what_our_applications_read(binary: bool) -> None:
     assert np.array_equal(read["x"], values)
 
 
+def test_a_request_in_json_has_whole_numbers_as_such_and_floats_as_people_write_them() -> None:
+    inputs = {"n": np.array([[7]], np.int64), "x": np.array([[0.1]], np.float32)}
+    body = Workload("m", "", b"", inputs, False, (1,)).body
+    assert b'"data": [7]' in body and b'"data": [0.1]' in body
+
+
 def test_another_number_is_a_wrong_answer() -> None:
     answer = Answer(tensors.answer("m", OUTPUTS), None)
     with pytest.raises(WrongAnswer, match="scores is"):
