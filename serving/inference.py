@@ -10,7 +10,7 @@ from serving.admission import priority_of
 from serving.batching import Answer, Item
 from serving.config import Config
 from serving.dataplane import Context, DataPlane, Served, ServedModel
-from serving.errors import GaugewayError
+from serving.errors import GaugewayError, Overloaded
 from serving.http import BINARY, JSON, Request, Response, compressed, refusal
 from serving.protocol import InferRequest
 from serving.routing import Route
@@ -33,7 +33,7 @@ class Inference:
 
     def __call__(self, request: Request) -> Response | None:
         """Whatever happens, the answer names the request and one counter has counted it."""
-        request_id, model, served = f"{self._prefix}-{next(self._ids):x}", None, None
+        request_id, model, served = f"{self._prefix}x{next(self._ids):x}", None, None
         try:
             given = request.identity()
             request_id = given.decode() if given else request_id
@@ -139,21 +139,24 @@ class Prediction:
 
     def set_exception(self, exception: GaugewayError, /) -> None:
         self._over()
+        if isinstance(exception, Overloaded):
+            self._plane.shed(self._model, exception.reason, self._context.priority)
         self._request.answer(self._refused(exception))
 
     def cancel(self) -> None:
         """The client left: what waits is withdrawn, what runs for nobody else is stopped."""
         if self._done:
             return
-        self._cancelled = True
+        self._cancelled, items = True, self.items
         self._over()
         self._served.answered(GONE).add()
-        for item in self.items:
+        for item in items:
             self._served.batcher.abandon(item)
 
     def _over(self) -> None:
         self._done = True
         self._plane.over(self._model, self._served, self._context)
+        self._request.gone, self.items = None, []  # no cycle is left for the collector
 
     def _refused(self, error: GaugewayError) -> Response:
         return refused(self._plane, error, self._context.request_id, self._model, self._served)
