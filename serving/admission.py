@@ -17,22 +17,41 @@ bRPC multiplies a measured peak rate in the same way.
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from serving.errors import BadRequest, Overloaded
+from serving.waiting import LINES, PATIENCE
 
 PRIORITIES = ("critical", "default", "sheddable", "shadow")
 CRITICAL, DEFAULT, SHEDDABLE, SHADOW = range(4)
 SHARES = (1.0, 0.5, 0.25, 0.125)  # of the limit, by priority
 GREEDY = 0.75  # of its share of the limit is what a client may fill that has more than its part already
-REASONS = ("inflight", "queue", "limit", "client", "deadline")
+REASONS = ("inflight", "queue", "limit", "client", "deadline", "displaced")
+
+MARGIN = 1.25  # by which a request may take longer than is expected
+TURN = 1 / (PATIENCE + LINES)  # of the replicas is what even the last line gets
 
 DEPTH = 3  # runs a request lives through while all is well: two batches on a link, and the one that it joins
 WINDOW_S, WINDOW_BATCHES = 0.1, 4  # at least, of each replica
 RATES = 5  # windows whose best rate counts: a pause of the machine is no slower model
 GROWTH = 1.5  # of the limit, per window in which somebody found a replica free
 LONGEST_RETRY_S = 30.0
+
+
+class Waits(Protocol):
+    """Somebody in a queue; `deadline` on the clock of `now`."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def deadline(self) -> float: ...
+
+
+W = TypeVar("W", bound=Waits)
 
 
 @dataclass(slots=True)
@@ -141,8 +160,10 @@ class Admission:
         self.rows = 0  # in flight: waiting, on the wire, running
         self._rows_of = [0] * len(PRIORITIES)
         self._clients: dict[str, int] = {}  # rows in flight; never more entries than requests in flight
-        self._admitted = self._refused = 0
+        self._yielding = False  # some give way to others
+        self._parts = [0.0] * len(PRIORITIES)  # of what the replicas do, that was let in of each class
         self._pressure = 1.0  # requests per request admitted, in the last window
+        self._begin(0.0)
         self._refresh()
 
     @property
@@ -178,13 +199,13 @@ class Admission:
             raise self._refusal("inflight", self._places.crowd)
         if not ahead:
             if self._pace.idle(now):
-                self._close()
-        elif ahead >= self._calm[priority] or ahead * self._pace.row_s + self._pace.run_s > deadline_s:
+                self._close(now)
+        elif ahead >= self._calm[priority] or ahead * self._row_s[priority] + self._pace.run_s > deadline_s:
             self._examine(client, priority, deadline_s)
         if queued_rows and queued_rows + rows > self._max_queue_rows:
             raise self._refusal("queue", f"{queued_rows} rows wait, the bound is {self._max_queue_rows}")
         self._places.taken += 1
-        self._admitted += 1
+        self._admitted[priority] += rows
         self.rows = ahead + rows
         self._rows_of[priority] += rows
         clients = self._clients
@@ -201,17 +222,38 @@ class Admission:
         else:
             del self._clients[client]
 
-    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> None:
-        """A batch ended after `run_s` in the model, while `queued_rows` waited for a replica."""
-        if self._pace.ran(rows, run_s, queued_rows, now):
-            self._close()
+    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> bool:
+        """A batch ended after `run_s` in the model, while `queued_rows` waited for a replica.
+
+        Whether it is time to ask who is `hopeless`.
+        """
+        if not self._pace.ran(rows, run_s, queued_rows, now):
+            return False
+        self._close(now)
+        return self._yielding
+
+    def hopeless(self, waiting: Iterable[W], now: float) -> list[W]:
+        """Those of a queue, each line in its order, who will be late because of more important ones that came."""
+        ahead = [0] * len(PRIORITIES)
+        found: list[W] = []
+        for one in waiting:
+            rows = ahead[one.priority] + one.rows
+            if rows * self._row_s[one.priority] / MARGIN + self._pace.run_s > one.deadline - now and one.priority:
+                found.append(one)
+            else:
+                ahead[one.priority] = rows
+        return found
+
+    def displaced(self, priority: int) -> Overloaded:
+        """What is said to one of the `hopeless`."""
+        return self._refusal("displaced", f"more important requests came before this {PRIORITIES[priority]} one")
 
     def _examine(self, client: str, priority: int, deadline_s: float) -> None:
         if self.rows >= self._most[priority]:
             raise self._refusal("limit", self._crowd(priority))
         if self.rows >= self._calm[priority] and self._greedy(client, priority):
             raise self._refusal("client", f"{self._clients[client]} of {self.rows} rows in flight are this client's")
-        wait_s = sum(self._rows_of[: priority + 1]) * self._pace.row_s + self._pace.run_s
+        wait_s = sum(self._rows_of[: priority + 1]) * self._row_s[priority] + self._pace.run_s
         if wait_s > deadline_s:
             raise self._refusal("deadline", f"an answer would take {wait_s:.3g} s, the deadline is {deadline_s:.3g} s")
 
@@ -224,16 +266,32 @@ class Admission:
         parts = 1.0 + (most - self.rows) / (most - calm)
         return self._clients.get(client, 0) * (len(self._clients) + 1) > parts * self.rows
 
-    def _close(self) -> None:
-        self._pressure = 1.0 + self._refused / max(1, self._admitted)
-        self._admitted = self._refused = 0
+    def _begin(self, now: float) -> None:
+        self._since, self._refused = now, 0
+        self._admitted = [0] * len(PRIORITIES)  # rows
+
+    def _close(self, now: float) -> None:
+        elapsed_s = now - self._since
+        if elapsed_s >= WINDOW_S:
+            self._pressure = 1.0 + self._refused / max(1, sum(self._admitted))
+            parts = [rows * self._pace.row_s / elapsed_s for rows in self._admitted]
+            self._parts = [max(part, old + 0.3 * (part - old)) for part, old in zip(parts, self._parts, strict=True)]
+            self._yielding = sum(part > 0.0 for part in self._parts) > 1
+            self._begin(now)
         self._refresh()
 
     def _refresh(self) -> None:
+        """What each class may fill, and how fast it goes on: what is left by those above it, and a turn at times."""
         if self._pace.limit_rows < math.inf:
             self._limited(self._pace.limit_rows)
-        self._most = [self._pace.limit_rows * share for share in SHARES]
+        free = [max(TURN, 1.0 - sum(self._parts[:at]) - TURN * self._below(at)) for at in range(len(PRIORITIES))]
+        self._most = [self._pace.limit_rows * share * left for share, left in zip(SHARES, free, strict=True)]
         self._calm = [GREEDY * most for most in self._most]
+        self._row_s = [MARGIN * self._pace.row_s / left for left in free]
+
+    def _below(self, priority: int) -> int:
+        """Classes below this one of which something is in flight."""
+        return sum(rows > 0 for rows in self._rows_of[priority + 1 :])
 
     def _crowd(self, priority: int) -> str:
         return f"{self.rows} rows are in flight, {PRIORITIES[priority]} requests may fill {self._most[priority]:.0f}"

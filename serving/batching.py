@@ -287,7 +287,10 @@ class Batcher:
         """Written down first, then answered: what a client has seen is on record, whatever kills this process."""
         items = batch.items
         rows = sum(item.rows for item in items) if self.manifest.rows_independent else len(items)
-        self.admission.ran(rows, result.infer_s, self.queued_rows, time.monotonic())
+        now = time.monotonic()
+        if self.admission.ran(rows, result.infer_s, self.queued_rows, now):
+            for item in self.admission.hopeless((item for item in self._queue if item.queued), now):
+                self._withdraw(item, self.admission.displaced(item.priority))
         waits = [batch.sent - item.submitted + result.queue_s for item in items]
         statuses = [_late(item) if item.promise.done() else 200 for item in items]
         self._finished(Finished(items, statuses, waits, result))

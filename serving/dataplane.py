@@ -190,7 +190,7 @@ class DataPlane:
                 context.client, context.priority, rows, context.deadline_s, batcher.queued_rows, time.monotonic()
             )
         except Overloaded as error:
-            self._shed(model, error.reason, context.priority)
+            self.shed(model, error.reason, context.priority)
             raise
         context.admitted_rows = rows
         model.inflight.add(1)
@@ -207,10 +207,11 @@ class DataPlane:
         try:
             model.knock(priority)
         except Overloaded as error:
-            self._shed(model, error.reason, priority)
+            self.shed(model, error.reason, priority)
             raise
 
-    def _shed(self, model: ServedModel, reason: str, priority: int) -> None:
+    def shed(self, model: ServedModel, reason: str, priority: int) -> None:
+        """Count a request that was refused to protect the rest."""
         labels = {"model": model.router.policy.model, "reason": reason, "priority": PRIORITIES[priority]}
         self._page.counter("shed_total", **labels).add()
 

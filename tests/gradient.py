@@ -5,8 +5,10 @@ library `concurrency-limits`, whose defaults these are but for the greatest limi
 """
 
 from collections import deque
+from collections.abc import Iterable
 
 from serving.errors import Overloaded
+from tests.simulation import Ask
 
 TOLERANCE, QUEUE, SMOOTHING, LONG_WINDOW, WARMUP = 1.5, 4, 0.2, 600, 10
 LEAST, MOST = 20.0, 4096.0
@@ -31,8 +33,12 @@ class Gradient2:
         in_flight = len(self._began)
         self._sample(max(1e-6, self._now - self._began.popleft()), in_flight)
 
-    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> None:
+    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> bool:
         self._now = now
+        return False
+
+    def hopeless(self, waiting: Iterable[Ask], now: float) -> list[Ask]:
+        return []
 
     def _sample(self, latency_s: float, in_flight: int) -> None:
         self._samples += 1

@@ -24,7 +24,8 @@ class Door(Protocol):
 
     def admit(self, client: str, priority: int, rows: int, deadline_s: float, queued_rows: int, now: float) -> None: ...
     def release(self, client: str, priority: int, rows: int) -> None: ...
-    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> None: ...
+    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> bool: ...
+    def hopeless(self, waiting: "Iterable[Ask]", now: float) -> "list[Ask]": ...
 
 
 class Open:
@@ -32,7 +33,12 @@ class Open:
 
     def admit(self, client: str, priority: int, rows: int, deadline_s: float, queued_rows: int, now: float) -> None: ...
     def release(self, client: str, priority: int, rows: int) -> None: ...
-    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> None: ...
+
+    def ran(self, rows: int, run_s: float, queued_rows: int, now: float) -> bool:
+        return False
+
+    def hopeless(self, waiting: "Iterable[Ask]", now: float) -> "list[Ask]":
+        return []
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +55,10 @@ class Ask:
     outcome: str = ""
     ended: float = 0.0
     then: "Callable[[Ask], None] | None" = None
+
+    @property
+    def deadline(self) -> float:
+        return self.at + self.deadline_s
 
     @property
     def latency_s(self) -> float:
@@ -122,7 +132,11 @@ class Worker:
 
     def ended(self, replica: Replica, batch: list[Ask], run_s: float) -> None:
         self._on_link[replica] -= 1
-        self._door.ran(sum(ask.rows for ask in batch), run_s, self.queued_rows, self._clock.now)
+        now = self._clock.now
+        if self._door.ran(sum(ask.rows for ask in batch), run_s, self.queued_rows, now):
+            for ask in self._door.hopeless((ask for ask in self._queue if not ask.outcome), now):
+                self.queued_rows -= ask.rows
+                self._answer(ask, "displaced")
         for ask in batch:
             self.computed_late += bool(ask.outcome)
             self._answer(ask, "ok")

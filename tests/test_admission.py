@@ -69,6 +69,7 @@ def good(asks: Iterable[Ask]) -> float:
 
 
 def accepted(asks: Iterable[Ask]) -> list[Ask]:
+    """And not displaced."""
     return [ask for ask in asks if ask.outcome in ("ok", "late")]
 
 
@@ -105,6 +106,31 @@ def test_critical_requests_succeed_at_twice_the_capacity(share: float) -> None:
     assert good(site.between(0, 60, CRITICAL)) >= 0.99
     assert good(site.between(0, 60, DEFAULT)) > good(site.between(0, 60, SHEDDABLE))
     assert outcomes(site.asks)["ok"] >= 0.9 * CAPACITY * 60
+
+
+@pytest.mark.parametrize("times", [2, 5, 10])
+def test_who_is_let_in_is_answered_in_time_whatever_goes_before(times: float) -> None:
+    """Critical requests, one in ten, are half of the capacity at five times of it, and all of it at ten."""
+    site = Site(admission())
+    mix = ((CRITICAL, 0.1), (DEFAULT, 0.8), (SHEDDABLE, 0.1))
+    for priority, part in mix:
+        site.poisson(0.25 * CAPACITY * part, 0, 10, seed=priority, priority=priority)
+        site.poisson(times * CAPACITY * part, 10, 30, seed=priority + 9, priority=priority)
+    site.clock.run(35)
+    crowd = site.between(10, 30)
+    print(
+        times,
+        [
+            (
+                PRIORITIES[p],
+                outcomes(site.between(10, 30, p)),
+            )
+            for p, _ in mix
+        ],
+        [round(a.at, 2) for a in crowd if a.outcome == "late"][:30],
+    )
+    assert outcomes(crowd)["ok"] >= 0.9 * CAPACITY * 20
+    assert outcomes(crowd)["late"] <= 0.01 * len(accepted(crowd))
 
 
 def test_shadows_are_the_first_to_go_and_the_last_to_come_in() -> None:
