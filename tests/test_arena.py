@@ -186,3 +186,25 @@ def test_a_large_body_is_received_there_with_its_tensors_aligned(text_bytes: int
     asyncio.run(main())
     assert seen == [(tensor, room_bytes > 0, 0)]
     assert arena.free_bytes == all_of_it
+
+
+def test_of_a_killed_process_nothing_is_left_but_what_is_still_read() -> None:
+    code = (
+        "import time; from serving.arena import Arena\n"
+        "arena = Arena(4096); offer = arena.offer\n"
+        "print(offer.fd, offer.size_bytes, offer.token.hex(), flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        fd, size, token = process.stdout.readline().split()
+    offer = Offer(int(fd), int(size), bytes.fromhex(token))
+    try:
+        assert os.readlink(f"/proc/{process.pid}/fd/{fd}") == "/memfd:gaugeway-arena (deleted)"  # it has no name
+        window = Window(offer, process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    assert window.memory[:16] == offer.token
+    with pytest.raises(OSError):
+        Window(offer, process.pid)
