@@ -76,7 +76,8 @@ def workers(cases: Sequence[Case], folder: Path) -> Iterator[list[Worker]]:
 
 def _prepare(case: Case, folder: Path) -> Config:
     port = free_ports(1)[0]
-    config = Config(data_dir=str(folder), gateway=Gateway(port=port), monitors=Monitors(ring_bytes=2**22))
+    wide = Gateway(port=port, max_queue_rows=2**17, queue_target_s=5.0)  # cost is measured here, not refusals
+    config = Config(data_dir=str(folder), gateway=wide, monitors=Monitors(ring_bytes=2**22))
     prepare(config.socket_dir)
     config.run_dir.mkdir(parents=True)
     (config.run_dir / "config.json").write_text(dump(config))
