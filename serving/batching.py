@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Protocol
 
@@ -34,6 +35,7 @@ from serving.waiting import Waiting
 ABANDONED = 499  # the status of a request that nobody waits for any more: its client left, or another part failed
 MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
 POISON_DEATHS, POISON_S = 2, 600.0
+Packed = tuple[list[memoryview | bytes], tuple[int, ...], tuple[tuple[int, ...], ...]]  # buffers, sizes, shapes
 ABANDONED_ERROR = GaugewayError("nobody waits for it")
 
 
@@ -137,7 +139,10 @@ class Batcher:
     @property
     def ready(self) -> bool:
         """A replica is there that has work or can take it."""
-        return any(link.state in ("ready", "suspect") and link.hello for link in self.links)
+        for link in self.links:
+            if link.hello is not None and (link.state == "ready" or link.state == "suspect"):
+                return True
+        return False
 
     def attach(self, link: Link) -> None:
         self.links.append(link)
@@ -220,11 +225,13 @@ class Batcher:
 
     def _free_link(self, bound: int) -> Link | None:
         """The less loaded of two random ones among those that have less than `bound` batches."""
-        ready = (link for link in self.links if link.state == "ready" and link.inflight < bound)
-        free = [link for link in ready if link not in self._reserved] if self._reserved else list(ready)
-        if len(free) > 1:  # two of two: in random order, so that equals share the work
-            free = self._rng.sample(free, 2)
-        return min(free, key=lambda link: (link.inflight, link.load), default=None)
+        free = [link for link in self.links if link.state == "ready" and link.inflight < bound]
+        if self._reserved:
+            free = [link for link in free if link not in self._reserved]
+        if len(free) < 2:
+            return free[0] if free else None
+        one, other = self._rng.sample(free, 2)  # in random order, so that equals share the work
+        return one if (one.inflight, one.load) <= (other.inflight, other.load) else other
 
     def _collect(self) -> list[Item]:
         """The next items that may run together, up to `max_batch_rows`."""
@@ -235,6 +242,8 @@ class Batcher:
                 break
             items.append(self._pop())
             rows += item.rows
+            if not self._queue:
+                break
         return items
 
     def _pop(self) -> Item:
@@ -250,28 +259,36 @@ class Batcher:
         batch = Batch(items, now, link)
         for item in items:
             item.batch = batch
-        meta, buffers = self._pack(items)
-        rows = sum(item.rows for item in items)
-        deadline = max(item.deadline for item in items)
-        batch.call = Call(meta, buffers, rows, deadline, lambda link, outcome: self._done(link, batch, outcome))
+        if len(items) == 1:
+            deadline, inputs, rows = items[0].deadline, items[0].inputs, items[0].rows
+            buffers, sizes, shapes = self._alone(inputs)
+        else:
+            deadline, rows = max([item.deadline for item in items]), sum([item.rows for item in items])
+            buffers, sizes, shapes = self._joined(items, rows)
+        meta = self._layouts.encode(self.manifest.signature.inputs, shapes, sizes)
+        batch.call = Call(meta, buffers, rows, deadline, partial(self._done, batch))
         link.send(batch.call)
 
-    def _pack(self, items: list[Item]) -> tuple[bytes, list[memoryview | bytes]]:
-        """Rows joined by joining their bytes; the layout is that of all rows together."""
+    def _alone(self, inputs: list[Array]) -> Packed:
         specs = self.manifest.signature.inputs
-        rows = sum(item.rows for item in items)
+        buffers = [frames.to_bytes(spec.datatype, array) for spec, array in zip(specs, inputs, strict=True)]
+        return buffers, tuple([len(buffer) for buffer in buffers]), tuple([array.shape for array in inputs])
+
+    def _joined(self, items: list[Item], rows: int) -> Packed:
+        """Rows joined by joining their bytes; the shapes are those of all rows together."""
         buffers: list[memoryview | bytes] = []
-        sizes, shapes = [], []
-        for i, spec in enumerate(specs):
+        sizes: list[int] = []
+        for i, spec in enumerate(self.manifest.signature.inputs):
             own = [frames.to_bytes(spec.datatype, item.inputs[i]) for item in items]
-            shape = items[0].inputs[i].shape
             buffers += own
             sizes.append(sum(map(len, own)))
-            shapes.append(shape if len(items) == 1 else (rows, *shape[1:]))
-        return self._layouts.encode(specs, tuple(shapes), tuple(sizes)), buffers
+        return buffers, tuple(sizes), tuple([(rows, *array.shape[1:]) for array in items[0].inputs])
 
-    def _done(self, link: Link, batch: Batch, outcome: Outcome) -> None:
+    def _done(self, batch: Batch, link: Link, outcome: Outcome) -> None:
         self._reserved.discard(link)
+        batch.call = None  # here and below: cycles would wait for the collector, and cold memory be taken meanwhile
+        for item in batch.items:
+            item.batch = None
         if isinstance(outcome, Result):
             self._succeed(batch, outcome)
         elif isinstance(outcome, ReplicaLost):
@@ -360,7 +377,7 @@ class Batcher:
         """Nobody waits for any of its items: the replica need not go on."""
         if batch.call is not None:
             batch.link.forget(batch.call)
-            self._done(batch.link, batch, ABANDONED_ERROR)
+            self._done(batch, batch.link, ABANDONED_ERROR)
 
     def _fail(self, item: Item, error: GaugewayError) -> None:
         status = _late(item) if item.promise.done() else error.status
