@@ -315,13 +315,13 @@ def test_deadlines(tmp_path: Path) -> None:
 
 
 def test_a_crowd_is_refused_before_its_bodies_are_read_and_health_is_answered(tmp_path: Path) -> None:
-    """50 rows/s and 0.08 s: ordinary requests may fill 4 rows, one client 3 of them."""
+    """50 rows/s and 0.36 s: ordinary requests may fill 18 rows, critical ones as many again."""
 
     async def test(site: Site) -> None:
         await site.run(manifest(), Function(lambda x: x, 0.02), expected_s=1.0)
         await site.route(ONE, max_batch_rows=1)
         values(await site.infer(0))  # a run, so that its speed is known
-        crowd = [asyncio.create_task(site.infer(k, x_client_id=f"c{k}")) for k in range(30)]
+        crowd = [asyncio.create_task(site.infer(k, x_client_id=f"c{k}")) for k in range(60)]
         door = site.plane.models["m"].versions["1"].batcher.admission
         await until(lambda: door.full(DEFAULT))
         refusal = await site.client.post("/v2/models/m/infer", content=b"{")
@@ -335,7 +335,7 @@ def test_a_crowd_is_refused_before_its_bodies_are_read_and_health_is_answered(tm
         )
         await until(lambda: (door.rows, door.clients) == (0, 0))
 
-    with_site(tmp_path, test, queue_target_s=0.02, client="header:x-client-id")
+    with_site(tmp_path, test, queue_target_s=0.3, client="header:x-client-id")
 
 
 def test_what_was_let_in_gives_way_to_what_is_critical_and_is_told_at_once(tmp_path: Path) -> None:
@@ -353,9 +353,9 @@ def test_what_was_let_in_gives_way_to_what_is_critical_and_is_told_at_once(tmp_p
             await asyncio.sleep(0.02)  # their rate
         assert [values(await answer) for answer in critical] == [[k] for k in range(45)]
         answers = [await answer for answer in ordinary]
-        displaced = [answer for answer in answers if answer.status_code == 503]
-        assert displaced and all("more important requests" in refused(answer, 503) for answer in displaced)
-        assert {answer.status_code for answer in answers} == {200, 503}
+        displaced = [answer for answer in answers if "more important requests came" in answer.text]
+        assert displaced and all(refused(answer, 503) for answer in displaced)
+        assert sum(answer.status_code == 504 for answer in answers) <= len(displaced)
         samples = [sample for family in collect([site.folder / "worker.page"]) for sample in family.samples]
         assert len(displaced) == sum(s.value for s in samples if s.labels.get("reason") == "displaced")
 
