@@ -171,13 +171,15 @@ class Batcher:
     def submit(self, *items: Item) -> None:
         """Take all parts of a request or none; whether there is room was asked at the door.
 
-        Raises NotReady, or ModelFailure for an input that has killed replicas before.
+        Raises NotReady, DeadlineExceeded, or ModelFailure for an input that has killed replicas before.
         """
         if not self.ready:
             raise NotReady(f"no replica of {self._name} is ready")
         if self._deaths and any(map(self._poisonous, items)):
             raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
         now = time.monotonic()
+        if items[0].deadline <= now:
+            raise DeadlineExceeded(f"the deadline passed before the request reached {self._name}")
         for item in items:
             item.submitted = now
             self._deadlines.add(item, item.deadline)
