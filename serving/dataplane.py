@@ -291,6 +291,8 @@ def rows_of(manifest: Manifest, inputs: Sequence[Array]) -> int:
     """Rows of a request: the common length of axis 0. May be 0. Raises BadRequest when inputs differ."""
     if not manifest.rows_independent:
         return int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
+    if len(inputs) == 1:
+        return int(inputs[0].shape[0])
     lengths: set[int] = {array.shape[0] for array in inputs}
     if len(lengths) != 1:
         shapes = ", ".join(f"{s.name} {list(a.shape)}" for s, a in zip(manifest.signature.inputs, inputs, strict=True))

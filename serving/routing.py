@@ -66,12 +66,15 @@ class Router:
         self._ends = [interval.end for interval in policy.intervals[:-1]]
         self._versions = [interval.version for interval in policy.intervals]
         self._weights = policy.weights
+        self._only = Route(self._versions[0], "weight", 1.0, 0) if len(self._versions) == 1 else None
         self._salt = (policy.salt or policy.model).encode()[:64]
 
     def choose(self, key: str, sticky: bool = False, version: str | None = None, override: str | None = None) -> Route:
         """Raises UnknownVersion, or Forbidden when URL and override name different versions."""
         if version and override and version != override:
             raise Forbidden(f"the URL names version {version!r}, the header x-gaugeway-version {override!r}")
+        if self._only is not None and not (sticky or version or override):
+            return self._only  # whatever its hash
         key_hash = hash_key(self._salt, key)
         if version or override:
             return self._pinned(version or override or "", "url" if version else "override", key_hash * sticky)
