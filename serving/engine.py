@@ -1,4 +1,4 @@
-"""The replica's end of the direct channel: frames in, runs, frames out.
+"""What a replica has to compute: batches of all connections in, runs, results out.
 
 Frames that wait for each other's run are merged into one when rows are independent. Short models run in the loop
 (a hand-over to a thread costs more than they do), long ones in a thread, by measured time.
@@ -8,23 +8,20 @@ import asyncio
 import logging
 import math
 import os
-import socket
-import struct
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
 from serving import frames
-from serving.arena import Offer, Window
 from serving.attempt import Attempt, Checked, Model
-from serving.channel import Fault, Greeting, Hello, write
-from serving.errors import ChannelError, DeadlineExceeded, GaugewayError, Overloaded
-from serving.frames import Frame, Kind, Layouts, Splitter
+from serving.channel import Hello
+from serving.connection import Connection
+from serving.errors import DeadlineExceeded, GaugewayError, Overloaded
+from serving.frames import Frame, Kind, Layouts
 from serving.manifest import Manifest
 from serving.protocol import Array
 from serving.references import resolve
@@ -35,8 +32,6 @@ EARLY_S = 0.002  # uvloop's timers count milliseconds
 AGAIN_S = 0.05  # an interruption that came before the model had begun is lost, so it is repeated
 INLINE_S = 0.0005  # a model whose best recent run is shorter runs in the loop,
 LONG_S = 0.02  # unless one of them took this long: it would keep the loop from its connections
-_INFER = int(Kind.INFER)  # an enum's member is compared slowly
-_PEER = struct.Struct("3i")  # process, user and group at the other end of a unix socket
 RECENT = 8  # runs; the best of them, since in a thread a run also waits for Python's lock
 
 
@@ -67,7 +62,7 @@ class Pace:
 class Job:
     """One INFER frame that waits for its run."""
 
-    owner: "_Connection"
+    owner: Connection
     id: int
     rows: int
     key: object  # jobs of one key may share a run
@@ -101,12 +96,12 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None  # its interruption
         self._pace = Pace(expected_s)
         self._scheduled = self._draining = False
-        self.connections: set[_Connection] = set()
-        self.layouts = Layouts()
+        self.connections: set[Connection] = set()
+        self._layouts = Layouts()
         self._thread = ThreadPoolExecutor(1, "run")
         self._server: asyncio.Server | None = None
         self.busy_s = 0.0
-        self.unshared = False  # said once: a gateway's memory cannot be read
+        self._told = False  # that a gateway's memory cannot be read
 
     @property
     def load(self) -> int:
@@ -122,7 +117,7 @@ class Engine:
         path.unlink(missing_ok=True)
         self._loop = asyncio.get_running_loop()
         # Referenced for as long as it listens: an asyncio server closes when it is collected.
-        self._server = await self._loop.create_unix_server(lambda: _Connection(self), str(path))
+        self._server = await self._loop.create_unix_server(lambda: Connection(self), str(path))
         os.chmod(path, 0o600)
 
     async def drain(self, timeout_s: float) -> bool:
@@ -139,7 +134,12 @@ class Engine:
         self.close()
         return not self.load
 
-    def greet(self, connection: "_Connection") -> None:
+    def greet(self, connection: Connection) -> None:
+        if connection.failure and not self._told:
+            log.warning(
+                "large tensors come through the socket, a gateway's memory cannot be read: %s", connection.failure
+            )
+            self._told = True
         shares = connection.window is not None
         connection.write(frames.document(Kind.HELLO, msgspec.structs.replace(self.hello, shares=shares)))
         if self._draining:
@@ -152,14 +152,16 @@ class Engine:
             connection.close()
         self._thread.shutdown(wait=False)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, owner: Connection, frame: Frame, now: float) -> None:
+        """Take a batch that was read at `now`. Raises ChannelError."""
+        job = self._job(owner, frame, now)
         if self._waiting_rows + job.rows > self._max_queue_rows and self._jobs:
             job.owner.fail(job.id, Overloaded(f"{self._waiting_rows} rows wait already"))
             return
         self._jobs.append(job)
         self._waiting_rows += job.rows
 
-    def cancel(self, owner: "_Connection", id: int | None = None) -> None:
+    def cancel(self, owner: Connection, id: int | None = None) -> None:
         """Nobody waits for this job of a connection any more, or for any: it is not started, or its run is ended."""
         waiting = [job for job in self._jobs if job.owner is owner and id in (None, job.id)]
         for job in waiting:
@@ -259,7 +261,7 @@ class Engine:
             if job.cancelled:
                 job.owner.release(job.id)
             else:
-                job.owner.answer(job.id, own, started - job.arrived, infer_s)
+                job.owner.send(self._result(job.id, own, started - job.arrived, infer_s))
 
     def _fail(self, group: list[Job], error: GaugewayError) -> None:
         """Of several jobs one is to blame: each gets a run of its own."""
@@ -273,15 +275,15 @@ class Engine:
                 self._jobs.appendleft(job)
                 self._waiting_rows += job.rows
 
-    def result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | memoryview]:
+    def _result(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> list[bytes | memoryview]:
         """The buffers of a RESULT frame."""
         buffers = [frames.to_bytes(s.datatype, o) for s, o in zip(self._outputs, outputs, strict=True)]
         sizes = tuple([len(buffer) for buffer in buffers])
-        layout = self.layouts.encode(self._outputs, tuple([o.shape for o in outputs]), sizes)
+        layout = self._layouts.encode(self._outputs, tuple([o.shape for o in outputs]), sizes)
         return [frames.result(id, layout, sum(sizes), queue_s, infer_s, self._waiting_rows), *buffers]
 
-    def job(self, owner: "_Connection", frame: Frame, now: float) -> Job:
-        layout = self.layouts.decode(frame.meta)
+    def _job(self, owner: Connection, frame: Frame, now: float) -> Job:
+        layout = self._layouts.decode(frame.meta)
         if frame.references:
             requests = resolve(layout, frame, owner.window)
         else:
@@ -295,82 +297,6 @@ class Engine:
             now,
             now + frame.deadline_us / 1e6 if frame.deadline_us else 0.0,
         )
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One gateway worker, and the memory that it shares."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._splitter = Splitter()
-        self._transport: asyncio.Transport | None = None
-        self.window: Window | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._engine.connections.add(self)
-
-    def get_buffer(self, hint: int) -> memoryview:
-        return self._splitter.space()
-
-    def buffer_updated(self, size: int) -> None:
-        now = time.monotonic()
-        try:
-            for frame in self._splitter.received(size):
-                if frame.kind == _INFER:
-                    self._engine.submit(self._engine.job(self, frame, now))
-                else:
-                    self._obey(frame)
-        except ChannelError:
-            self.close()
-        self._engine.wake()
-
-    def _obey(self, frame: Frame) -> None:
-        if frame.kind == Kind.PING:
-            self.write(frames.head(Kind.PONG, frame.id))
-        elif frame.kind == Kind.CANCEL:
-            self._engine.cancel(self, frame.id)
-        elif frame.kind == Kind.HELLO:
-            if (offer := frames.read(frame.meta, Greeting).offer) is not None:
-                self.window = self._open(offer)
-            self._engine.greet(self)
-
-    def _open(self, offer: Offer) -> Window | None:
-        """The other end's memory, if it runs on this node, as this user, where this process sees it."""
-        assert self._transport is not None
-        peer = self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        try:
-            return Window(offer, _PEER.unpack(peer)[0])
-        except (OSError, OverflowError, ValueError) as error:
-            if not self._engine.unshared:
-                log.warning("large tensors come through the socket, the gateway's memory cannot be read: %s", error)
-                self._engine.unshared = True
-            return None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._transport = self.window = None
-        self._engine.connections.discard(self)
-        self._engine.cancel(self)
-
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def answer(self, id: int, outputs: list[Array], queue_s: float, infer_s: float) -> None:
-        if self._transport is not None:
-            buffers = self._engine.result(id, outputs, queue_s, infer_s)
-            write(self._transport, buffers, sum(map(len, buffers)))
-
-    def fail(self, id: int, error: GaugewayError) -> None:
-        self.write(frames.document(Kind.ERROR, Fault(type(error).__name__, str(error)), id))
-
-    def release(self, id: int) -> None:
-        """The end of a cancelled job: an ERROR that says nothing, since nobody reads it."""
-        self.write(frames.head(Kind.ERROR, id))
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
 
 
 def _requests(group: list[Job]) -> list[list[Array]]:

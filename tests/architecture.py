@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.arena", "serving.attempt"),
     ("serving.references",),
     ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
+    ("serving.connection",),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
     ("serving.recall",),

@@ -19,7 +19,7 @@ from serving.engine import Engine
 from serving.errors import ReplicaLost
 from serving.frames import Kind, Layouts
 from serving.protocol import Array, TensorSpec
-from tests.replicas import Function, ReplicaProcess, X, column, linked, listening, manifest, until
+from tests.replicas import Function, ReplicaProcess, X, Y, column, linked, listening, manifest, until
 
 
 @pytest.fixture
@@ -285,7 +285,8 @@ def test_an_unknown_kind_of_frame_is_left_alone(tmp_path: Path) -> None:
             link, outcomes = await linked(tmp_path / "s"), list[tuple[float, Outcome]]()
             (connection,) = engine.connections
             connection.write(frames.head(Kind.PONG, 5).replace(bytes([Kind.PONG]), b"\x63", 1))
-            connection.answer(77, [column(1)], 0.0, 0.0)  # to nobody
+            layout = Layouts().encode([Y], ((1, 1),), (4,))
+            connection.send([frames.result(77, layout, 4, 0.0, 0.0, 0), b"1234"])  # to nobody
             link.send(_call(1, outcomes))
             await until(lambda: outcomes)
             assert _value(outcomes[0][1]) == 1 and link.state == "ready"
