@@ -46,6 +46,14 @@ class Index:
         found[order] = hit
         return found
 
+    def newest(self, hashes: Hashes) -> Places:
+        """Of each the largest place, shape (n,); -1 where there is none."""
+        found = np.full(len(hashes), -1, np.int64)
+        for known, places in self._runs:
+            at = np.searchsorted(known, hashes, side="right") - 1
+            found = np.where((at >= 0) & (known[at] == hashes), np.maximum(places[at], found), found)
+        return found
+
     def find(self, hash: np.uint64) -> list[int]:
         """All places of one hash, the largest first."""
         places: list[int] = []

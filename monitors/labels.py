@@ -190,15 +190,15 @@ class LabelStore:
     def add_labels(self, labels: Sequence[Label], slot: int) -> Arrival:
         """Join labels that arrive while the clock is in `slot`, or park them until their prediction comes."""
         result, new = Arrival(), set[int]()
-        hashes, candidates = self._asked(labels)
+        hashes, waiting = self._asked(labels)
         met = self._index.contains(hashes).tolist()
-        for label, hash, maybe, keys in zip(labels, hashes.view(np.int64).tolist(), met, candidates, strict=True):
+        for label, hash, maybe, rows in zip(labels, hashes.view(np.int64).tolist(), met, waiting, strict=True):
             known = self._known(label) if maybe or hash in new else None
             if known is None:
                 new.add(hash)
-                self._first(label, hash, slot, keys, result)
+                self._first(label, hash, slot, rows, result)
             else:
-                self._again(label, Truth(known[1], known[0]), slot, keys, result)
+                self._again(label, Truth(known[1], known[0]), slot, rows, result)
                 result.joined += known[2]
                 result.parked += 1 - known[2]
         self._index.add(np.array(sorted(new), np.int64).view(np.uint64), np.zeros(len(new), np.int64))
@@ -271,13 +271,14 @@ class LabelStore:
 
     def _prediction(self, of: Sequence[Any], row: np.void) -> Prediction:
         """Of a model, id and row."""
-        name, (_, _, slot, value, time, _, counted, halvings, _) = self._pending.name(row), row.item()
+        _, _, slot, value, time, code, counted, halvings, _ = row.item()
+        name = self._pending.name(code)
         model, id, number = of[:3]
         return Prediction(model, id, number, name.lane, name.version, slot, value, time, bool(counted), 2.0**-halvings)
 
-    def _asked(self, labels: Sequence[Label]) -> "tuple[Hashes, list[list[_Key]]]":
-        """Of each label its hash, and the keys of predictions that may wait for it."""
-        hashes, candidates = np.zeros(len(labels), np.uint64), [list[_Key]() for _ in labels]
+    def _asked(self, labels: Sequence[Label]) -> tuple[Hashes, list[list[np.void]]]:
+        """Of each label its hash, and the predictions that wait for it."""
+        hashes, waiting = np.zeros(len(labels), np.uint64), [list[np.void]() for _ in labels]
         for model in {label.model for label in labels}:
             which = [i for i, label in enumerate(labels) if label.model == model]
             ids = [labels[i].id.encode(errors="surrogatepass") for i in which]
@@ -285,17 +286,12 @@ class LabelStore:
             row = np.array([labels[i].row for i in which])
             hashes[which] = self._pending.keys.of(model, "", sums, row).hi
             for lane in self._pending.lanes(model):
-                hi, lo = self._pending.keys.of(model, lane, sums, row)
-                for k in np.flatnonzero(self._pending.contains(hi)).tolist():
-                    candidates[which[k]].append((hi[k], lo[k]))
-        return hashes, candidates
+                for k, held in self._pending.find_all(self._pending.keys.of(model, lane, sums, row)).items():
+                    waiting[which[k]].append(held.row)
+        return hashes, waiting
 
-    def _waiting(self, label: Label, keys: "list[_Key]") -> list[Prediction]:
-        found = [self._pending.find(hi, lo) for hi, lo in keys]
-        return [self._prediction(label, held.row) for held in found if held is not None]
-
-    def _first(self, label: Label, hash: int, slot: int, keys: "list[_Key]", result: Arrival) -> None:
-        predictions = self._waiting(label, keys)
+    def _first(self, label: Label, hash: int, slot: int, rows: list[np.void], result: Arrival) -> None:
+        predictions = [self._prediction(label, row) for row in rows]
         if not predictions and self.parked.total() >= self._budget:
             result.turned_away[label.model] += 1
             return
@@ -306,7 +302,7 @@ class LabelStore:
         result.parked += not predictions
         result.matches += [Match(p, None, Truth(label.time, label.label)) for p in predictions]
 
-    def _again(self, label: Label, known: Truth, slot: int, keys: "list[_Key]", result: Arrival) -> None:
+    def _again(self, label: Label, known: Truth, slot: int, rows: list[np.void], result: Arrival) -> None:
         truth = Truth(label.time, label.label)
         if truth == known:
             result.doubled += 1
@@ -319,10 +315,9 @@ class LabelStore:
         result.doubled += 1 - new
         if truth > known:
             self._sql.execute(f"UPDATE labels SET time = ?, label = ? {_OF_ROW}", (*truth, *label[:3]))
-            result.matches += [Match(p, known, truth) for p in self._waiting(label, keys)]
+            result.matches += [Match(self._prediction(label, row), known, truth) for row in rows]
 
 
-_Key = tuple[np.uint64, np.uint64]
 _Known = tuple[float, float, int]  # label, event time, whether it met a prediction
 
 

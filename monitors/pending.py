@@ -58,7 +58,9 @@ class Pending:
         for statement in _TABLES.split(";"):
             self._sql.execute(statement)
         self.keys = Keys(bytes(self._fact("secret", os.urandom(16))))
-        self._names = {Name(*name): code for code, *name in self._sql.execute("SELECT * FROM pending_names")}
+        named = self._sql.execute("SELECT model, version, lane FROM pending_names ORDER BY code")
+        self._names = [Name(*name) for name in named]  # by code
+        self._codes = {name: code for code, name in enumerate(self._names)}
         self._live = Counter[int](dict(self._sql.execute("SELECT slot, rows FROM pending_slots")))
         self.rows = self._live.total()  # live: not displaced under their key, not expired
         self._changed: set[int] = set()  # slots whose number of live rows has to be written
@@ -72,19 +74,32 @@ class Pending:
         """Lanes that predictions of the model were seen in."""
         return sorted({name.lane for name in self._names if name.model == model})
 
-    def name(self, row: np.void) -> Name:
-        return next(name for name, code in self._names.items() if code == row["name"])
+    def name(self, code: int) -> Name:
+        return self._names[code]
 
     def contains(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether a row with this upper half of a key may wait."""
         return self._index.contains(hashes)
 
     def find(self, hi: np.uint64, lo: np.uint64) -> Held | None:
+        """The row that holds a key."""
         for place in self._index.find(hi):
-            block = self._block(place // BLOCK_ROWS)
-            if place % BLOCK_ROWS < len(block) and (row := block[place % BLOCK_ROWS])["lo"] == lo:
-                return Held(place, row.copy()) if row["slot"] >= self._mark else None
+            row = self._row(place)
+            if row is not None and row["lo"] == lo:
+                return Held(place, row) if row["slot"] >= self._mark else None
         return None
+
+    def find_all(self, keys: Pair) -> dict[int, Held]:
+        """The rows that hold keys, by the key's place among `keys`."""
+        found = {}
+        places = self._index.newest(keys.hi)
+        for i in np.flatnonzero(places >= 0).tolist():
+            row = self._row(place := int(places[i]))
+            if row is not None and row["lo"] == keys.lo[i] and row["slot"] >= self._mark:
+                found[i] = Held(place, row)
+            elif held := self.find(keys.hi[i], keys.lo[i]):
+                found[i] = held
+        return found
 
     def made(self, name: Name, keys: Pair, **columns: object) -> Rows:
         """Rows to be appended; `columns` are those of `ROW`, each one number or of shape (n,)."""
@@ -150,7 +165,8 @@ class Pending:
 
     def _compact(self) -> None:
         """Write live rows alone. Who uses ids again and again would fill the disk with rows that were displaced."""
-        self._write()
+        if self._filled:
+            self._write()
         latest, last = self._index.latest(), self._number
         self._index = Index()
         self._begin(last + 1)
@@ -171,6 +187,10 @@ class Pending:
             self._begin(number)
             self._open[: len(block)], self._filled = block, len(block)
         self._blocks.clear()  # the open one is written again when it is full
+
+    def _row(self, place: int) -> np.void | None:
+        block = self._block(place // BLOCK_ROWS)
+        return block[place % BLOCK_ROWS].copy() if place % BLOCK_ROWS < len(block) else None
 
     def _block(self, number: int) -> Rows:
         if number == self._number and self._filled:
@@ -197,9 +217,10 @@ class Pending:
             del self._live[slot]
 
     def _code(self, name: Name) -> int:
-        code = self._names.get(name)
+        code = self._codes.get(name)
         if code is None:
-            code = self._names[name] = len(self._names)
+            code = self._codes[name] = len(self._names)
+            self._names.append(name)
             self._sql.execute("INSERT INTO pending_names VALUES (?, ?, ?, ?)", (code, *name))
         return code
 

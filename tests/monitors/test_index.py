@@ -19,6 +19,7 @@ def test_an_index_is_a_dictionary_of_lists(batches: list[list[int]], least: int)
     asked = np.arange(32, dtype=np.uint64)
     assert index.contains(asked).tolist() == [hash in known for hash in range(32)]
     assert [index.find(hash) for hash in asked] == [known.get(hash, [])[::-1] for hash in range(32)]
+    assert index.newest(asked).tolist() == [known.get(hash, [-1])[-1] for hash in range(32)]
     assert len(index) == place
     if known:
         assert index.latest().tolist() == sorted(max(places) for places in known.values())

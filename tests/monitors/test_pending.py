@@ -39,7 +39,7 @@ def test_what_was_saved_is_found_again_and_what_was_not_is_not(tmp_path: object)
     ]  # fmt: skip
     again.append(rows(again, range(30_000, 40_000)))
     assert [value(again, key) for key in range(30_000, 40_000)] == [0.5] * 10_000
-    assert again.name(rows(again, range(1))[0]) == NAME
+    assert again.name(int(rows(again, range(1))[0]["name"])) == NAME
 
 
 def test_an_equal_half_of_a_key_is_not_the_key() -> None:
@@ -47,6 +47,8 @@ def test_an_equal_half_of_a_key_is_not_the_key() -> None:
     subject.append(rows(subject, range(5)))
     assert subject.contains(np.array([4, 5], np.uint64)).tolist() == [True, False]
     assert subject.find(np.uint64(4), np.uint64(3)) is None
+    asked = Pair(np.array([4, 4, 9, 2], np.uint64), np.array([3, 4, 9, 2], np.uint64))
+    assert sorted(subject.find_all(asked)) == [1, 3]
 
 
 @pytest.mark.parametrize("between", [0, BLOCK_ROWS])
