@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from typing import Protocol
 
 from serving import frames
@@ -30,11 +29,11 @@ from serving.frames import Layouts
 from serving.manifest import Manifest
 from serving.protocol import Array
 from serving.retrying import RetryBudget
+from serving.suspects import Suspects
 from serving.waiting import Waiting
 
 ABANDONED = 499  # the status of a request that nobody waits for any more: its client left, or another part failed
 MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
-POISON_DEATHS, POISON_S = 2, 600.0
 Packed = tuple[list[memoryview | bytes], tuple[int, ...], tuple[tuple[int, ...], ...]]  # buffers, sizes, shapes
 ABANDONED_ERROR = GaugewayError("nobody waits for it")
 
@@ -98,15 +97,6 @@ class Finished:
     result: Result | None
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How many replicas died while they had an input, until when that counts, and on which link it was last."""
-
-    count: int
-    until: float
-    link: Link | None
-
-
 class Batcher:
     """The queue of one version in one worker, and the links to its replicas."""
 
@@ -133,7 +123,7 @@ class Batcher:
         self._deadlines = Deadlines(self._expire)
         self._budget = RetryBudget()
         self._reserved: set[Link] = set()  # one suspect request is on it, and nothing else
-        self._deaths: dict[bytes, Death] = {}  # inputs that were in flight when a replica died
+        self._suspects = Suspects()
         self.links: list[Link] = []
 
     @property
@@ -175,9 +165,9 @@ class Batcher:
         """
         if not self.ready:
             raise NotReady(f"no replica of {self._name} is ready")
-        if self._deaths and any(map(self._poisonous, items)):
-            raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
         now = time.monotonic()
+        if self._suspects and any(self._suspects.poisonous(item.inputs, now) for item in items):
+            raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
         if items[0].deadline <= now:
             raise DeadlineExceeded(f"the deadline passed before the request reached {self._name}")
         for item in items:
@@ -317,8 +307,8 @@ class Batcher:
         for item, wait_s in zip(items, waits, strict=True):
             outputs = result.outputs if alone else [output[at : at + item.rows] for output in result.outputs]
             at += item.rows
-            if self._deaths:  # whatever killed, it was not this input
-                self._deaths.pop(_fingerprint(item), None)
+            if self._suspects:
+                self._suspects.survived(item.inputs)
             self._deadlines.discard(item, item.deadline)
             if not item.promise.done():
                 item.promise.set_result(Answer(outputs, wait_s, result.infer_s))
@@ -328,10 +318,10 @@ class Batcher:
         now = time.monotonic()
         allowed = self.ready and self._retries > 0 and self._budget.take(now)
         again: list[Item] = []
-        self._deaths = {key: death for key, death in self._deaths.items() if death.until > now}
+        self._suspects.forget(now)
         for item in batch.items:
             item.attempts += 1
-            self._suspect(item, link, now)
+            self._suspects.died(item.inputs, link, now)
             if allowed and item.attempts <= self._retries and not item.promise.done():
                 again.append(item)
             else:
@@ -343,17 +333,6 @@ class Batcher:
         for item in items:
             item.key = None
         self._push(reversed(items), front=True)
-
-    def _suspect(self, item: Item, link: Link, now: float) -> None:
-        """Count a death once for an input, however many requests carried the same bytes."""
-        key = _fingerprint(item)
-        known = self._deaths.get(key, Death(0, 0.0, None))
-        if known.link is not link:
-            self._deaths[key] = Death(known.count + 1, now + POISON_S, link)
-
-    def _poisonous(self, item: Item) -> bool:
-        death = self._deaths.get(_fingerprint(item))
-        return death is not None and death.count >= POISON_DEATHS and death.until > time.monotonic()
 
     def _give_up(self) -> None:
         """The last replica is gone: nobody waits for one that may never come."""
@@ -392,11 +371,3 @@ class Batcher:
 def _late(item: Item) -> int:
     """The status of a request that was over before its outcome came."""
     return ABANDONED if item.promise.cancelled() else DeadlineExceeded.status
-
-
-def _fingerprint(item: Item) -> bytes:
-    """Of the input's bytes."""
-    digest = blake2b(digest_size=16)
-    for array in item.inputs:
-        digest.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())
-    return digest.digest()

@@ -8,7 +8,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
     ("serving.protocol", "serving.config", "serving.head", "serving.deadlines"),
     # pure: no socket, no clock
-    ("serving.cache", "serving.retrying", "serving.waiting"),
+    ("serving.cache", "serving.pace", "serving.retrying", "serving.suspects", "serving.waiting"),
     ("serving.admission",),
     ("serving.chunked", "serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.packed"),
     ("serving.record",),
