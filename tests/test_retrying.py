@@ -9,4 +9,4 @@ def test_retries_have_a_budget_of_batches() -> None:
     for _ in range(25):
         budget.sent(1.0)
     assert [budget.take(1.0) for _ in range(3)] == [True, True, False]
-    assert [budget.take(12.0) for _ in range(4)] == [True, True, True, False]
+    assert [budget.take(13.0) for _ in range(4)] == [True, True, True, False]
