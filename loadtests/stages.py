@@ -47,7 +47,8 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("batch", ("batching", "waiting", "deadlines", "retrying")),
     ("frames, both ends", ("channel", "frames", "arena", "engine")),
     ("infer", ("runtime",)),
-    ("record, metrics", ("recorder", "packed", "record", "metrics")),
+    ("metrics", ("metrics", "recorder.__call__", "dataplane.answered")),
+    ("record for the monitors", ("recorder", "packed", "record")),
     ("the request's own thread through these", ("inference",)),
 )
 REST = "event loop: wait, read, wake"
