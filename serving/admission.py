@@ -94,17 +94,21 @@ class Admission:
         self._pace.resize(replicas, batch_rows)
         self._refresh()
 
-    def full(self, priority: int) -> bool:
-        """Whether `admit` would refuse a request whatever it holds."""
+    def full(self, client: str, priority: int) -> bool:
+        """Whether `admit` would refuse a request of this client whatever it holds."""
         rows = self.rows
-        return self._places.taken >= self._places.bound or (rows > 0 and rows >= self._most[priority])
+        if self._places.taken >= self._places.bound:
+            return True
+        if not rows or rows < self._calm[priority]:
+            return False
+        return rows >= self._most[priority] or self._greedy(client, priority)
 
-    def knock(self, priority: int) -> None:
+    def knock(self, client: str, priority: int) -> None:
         """Raise Overloaded if `full`."""
         if self._places.taken >= self._places.bound:
             raise self._refusal("inflight", self._places.crowd)
-        if self.rows and self.rows >= self._most[priority]:
-            raise self._refusal("limit", self._crowd(priority))
+        if self.rows:
+            self._examine(client, priority, math.inf)
 
     def admit(self, client: str, priority: int, rows: int, deadline_s: float, queued_rows: int, now: float) -> None:
         """Let a request in. Raises Overloaded. An idle version takes anything."""

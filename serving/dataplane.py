@@ -79,12 +79,12 @@ class ServedModel:
         self.default = max(entry.policy.weights.items(), key=lambda share: share[1])[0]
         self._weighted = [versions[version] for version in entry.policy.weights]
 
-    def knock(self, priority: int) -> None:
+    def knock(self, client: str, priority: int) -> None:
         """Refuse what none of the versions that are chosen from would take now. Raises Overloaded."""
         for served in self._weighted:
-            if served.recall is not None or not served.batcher.admission.full(priority):
+            if served.recall is not None or not served.batcher.admission.full(client, priority):
                 return
-        self._weighted[0].batcher.admission.knock(priority)
+        self._weighted[0].batcher.admission.knock(client, priority)
 
     def refused(self, status: int) -> Cell:
         """The counter of requests that failed before a version was chosen."""
@@ -202,10 +202,10 @@ class DataPlane:
         served.batcher.admission.release(context.client, context.priority, context.admitted_rows)
         model.inflight.add(-1)
 
-    def knock(self, model: ServedModel, priority: int) -> None:
+    def knock(self, model: ServedModel, client: str, priority: int) -> None:
         """Refuse a request before its body is looked at, if no version would take it. Raises Overloaded."""
         try:
-            model.knock(priority)
+            model.knock(client, priority)
         except Overloaded as error:
             self.shed(model, error.reason, priority)
             raise

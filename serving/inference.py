@@ -39,12 +39,13 @@ class Inference:
             request_id = given.decode() if given else request_id
             model = self._plane.model(request.names["model"])
             priority = priority_of(request.headers.get(b"x-gaugeway-priority"))
+            client = (request.text(self._client) if self._client else None) or request.peer
             if "version" not in request.names and b"x-gaugeway-version" not in request.headers:
-                self._plane.knock(model, priority)
+                self._plane.knock(model, client, priority)
             parsed = self._parse(request)
             if parsed and parsed.id and not given:
                 request_id = parsed.id
-            context = self._context(request, request_id, parsed, priority)
+            context = self._context(request, request_id, parsed, client, priority)
             route = self._plane.route(model, context)
             served = model.version(route.version)
             self._start(request, parsed, context, route, model, served)
@@ -58,7 +59,9 @@ class Inference:
         header_length = codec.parse_header_length(request.text(b"inference-header-content-length"), len(body))
         return None if header_length == 0 else codec.decode_request(body, header_length, self._limits)
 
-    def _context(self, request: Request, request_id: str, parsed: InferRequest | None, priority: int) -> Context:
+    def _context(
+        self, request: Request, request_id: str, parsed: InferRequest | None, client: str, priority: int
+    ) -> Context:
         return Context(
             request_id,
             request.deadline_s(self._settings.deadline_s),
@@ -68,7 +71,7 @@ class Inference:
             parsed.parameters if parsed else _NOTHING,
             request.names.get("version"),
             request.text(b"x-gaugeway-version"),
-            (request.text(self._client) if self._client else None) or request.peer,
+            client,
             priority,
         )
 

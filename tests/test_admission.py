@@ -369,8 +369,10 @@ def test_every_bound_has_its_reason() -> None:
     filled(100).admit("b", CRITICAL, 1, 30.0, 0, 1.0)
     assert reason(filled(113), CRITICAL) == "limit"
     with pytest.raises(Overloaded, match="60 rows are in flight, default requests may fill 56"):
-        filled(60).knock(DEFAULT)
-    filled(60).knock(CRITICAL)
+        filled(60).knock("b", DEFAULT)
+    filled(60).knock("b", CRITICAL)
+    with pytest.raises(Overloaded, match="45 of 45 rows in flight are this client's"):
+        filled(45).knock("a", DEFAULT)
 
 
 def test_asking_again_is_put_off_for_longer_in_a_larger_crowd() -> None:
@@ -382,7 +384,7 @@ def test_asking_again_is_put_off_for_longer_in_a_larger_crowd() -> None:
         found = []
         for _ in range(200):
             with pytest.raises(Overloaded) as refused:
-                door.knock(SHADOW)
+                door.knock("a", SHADOW)
             found.append(refused.value.retry_after_s)
         return found
 

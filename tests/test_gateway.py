@@ -323,7 +323,7 @@ def test_a_crowd_is_refused_before_its_bodies_are_read_and_health_is_answered(tm
         values(await site.infer(0))  # a run, so that its speed is known
         crowd = [asyncio.create_task(site.infer(k, x_client_id=f"c{k}")) for k in range(60)]
         door = site.plane.models["m"].versions["1"].batcher.admission
-        await until(lambda: door.full(DEFAULT))
+        await until(lambda: door.full("b", DEFAULT))
         refusal = await site.client.post("/v2/models/m/infer", content=b"{")
         assert "default requests may fill" in refused(refusal, 503) and 1 <= int(refusal.headers["retry-after"]) <= 30
         assert values(await site.infer(7, x_gaugeway_priority="critical")) == [7]
