@@ -25,6 +25,7 @@ REASONS = ("inflight", "queue", "limit", "client", "deadline", "displaced")
 
 MARGIN = 1.25  # by which a request may take longer than is expected
 TURN = 1 / (PATIENCE + LINES)  # of the replicas is what even the last line gets
+TRACE = 0.01  # of the replicas: a class that takes no more is not there
 
 LONGEST_RETRY_S = 30.0
 
@@ -152,11 +153,13 @@ class Admission:
 
     def hopeless(self, waiting: Iterable[W], now: float) -> list[W]:
         """Those of a queue, each line in its order, who will be late because of more important ones that came."""
+        first = next((at for at, part in enumerate(self._parts) if part > TRACE), SHADOW)
         ahead = [0] * len(PRIORITIES)
         found: list[W] = []
         for one in waiting:
             rows = ahead[one.priority] + one.rows
-            if rows * self._row_s[one.priority] / MARGIN + self._pace.run_s > one.deadline - now and one.priority:
+            wait_s = rows * self._row_s[one.priority] / MARGIN + self._pace.run_s
+            if one.priority > first and wait_s > one.deadline - now:
                 found.append(one)
             else:
                 ahead[one.priority] = rows
@@ -194,7 +197,7 @@ class Admission:
             self._pressure = 1.0 + self._refused / max(1, sum(self._admitted))
             parts = [rows * self._pace.row_s / elapsed_s for rows in self._admitted]
             self._parts = [max(part, old + 0.3 * (part - old)) for part, old in zip(parts, self._parts, strict=True)]
-            self._yielding = sum(part > 0.0 for part in self._parts) > 1
+            self._yielding = sum(part > TRACE for part in self._parts) > 1
             self._begin(now)
         self._refresh()
 
