@@ -82,7 +82,7 @@ def latency(points: list[Point]) -> Figure:
         _against_connections(axes, points, partial(_latency_ms, percent))
         axes.set(title=f"{points[0].workload}: p{percent}")
     panels[0].set(ylabel="latency, ms")
-    _legend(figure, panels[1])
+    _legend(figure, panels[0])
     return figure
 
 
