@@ -29,7 +29,7 @@ def test_what_is_asked_is_what_our_applications_read(binary: bool) -> None:
 
 
 def test_a_request_in_json_has_whole_numbers_as_such_and_floats_as_people_write_them() -> None:
-    inputs = {"n": np.array([[7]], np.int64), "x": np.array([[0.1]], np.float32)}
+    inputs: dict[str, np.ndarray] = {"n": np.array([[7]], np.int64), "x": np.array([[0.1]], np.float32)}
     body = Workload("m", "", b"", inputs, False, (1,)).body
     assert b'"data": [7]' in body and b'"data": [0.1]' in body
 
