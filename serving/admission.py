@@ -149,25 +149,24 @@ class Admission:
         if not self._pace.ran(rows, run_s, queued_rows, now):
             return False
         self._close(now)
-        return self._yielding
+        return self._yielding or self.rows > self._most[DEFAULT]
 
     def hopeless(self, waiting: Iterable[W], now: float) -> list[W]:
-        """Those of a queue, each line in its order, who will be late because of more important ones that came."""
-        first = next((at for at, part in enumerate(self._parts) if part > TRACE), SHADOW)
+        """Those of a queue, each line in its order, who were let in and will be late by what is known now."""
         ahead = [0] * len(PRIORITIES)
         found: list[W] = []
         for one in waiting:
             rows = ahead[one.priority] + one.rows
             wait_s = rows * self._row_s[one.priority] / MARGIN + self._pace.run_s
-            if one.priority > first and wait_s > one.deadline - now:
+            if wait_s > one.deadline - now and one.priority != CRITICAL:
                 found.append(one)
             else:
                 ahead[one.priority] = rows
         return found
 
-    def displaced(self, priority: int) -> Overloaded:
+    def displaced(self) -> Overloaded:
         """What is said to one of the `hopeless`."""
-        return self._refusal("displaced", f"more important requests came before this {PRIORITIES[priority]} one")
+        return self._refusal("displaced", "more important requests came, or replicas were lost: it would be late")
 
     def _examine(self, client: str, priority: int, deadline_s: float) -> None:
         if self.rows >= self._most[priority]:

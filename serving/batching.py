@@ -299,7 +299,7 @@ class Batcher:
         now = time.monotonic()
         if self.admission.ran(rows, result.infer_s, self.queued_rows, now):
             for item in self.admission.hopeless((item for item in self._queue if item.queued), now):
-                self._withdraw(item, self.admission.displaced(item.priority))
+                self._withdraw(item, self.admission.displaced())
         waits = [batch.sent - item.submitted + result.queue_s for item in items]
         statuses = [_late(item) if item.promise.done() else 200 for item in items]
         self._finished(Finished(items, statuses, waits, result))
