@@ -21,6 +21,7 @@ from tests.gateway import until
 
 SECONDS = float(os.environ.get("GAUGEWAY_OVERLOAD_S", "6"))
 DEADLINE_S, BACK_S = 1.0, 5.0
+MIX = "critical=0.1,default=0.8,sheddable=0.1"
 CALM = 0.25 * CAPACITY_PER_S  # requests a second at which nobody waits
 UNLIMITED = """
 deadline_s = 600
@@ -53,14 +54,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def peak(site: Site) -> float:
     """Goodput when as much is asked for as can be answered."""
-    found = level(site, 1.0, SECONDS).report.goodput_per_s
+    found = level(site, 1.0, SECONDS, "default=1").report.goodput_per_s
     assert 0.85 * CAPACITY_PER_S < found < 1.1 * CAPACITY_PER_S
     return found
 
 
 @pytest.fixture(scope="module", params=[2, 5, 10], ids=lambda times: f"{times}-times")
 def overload(site: Site, peak: float, request: pytest.FixtureRequest) -> Level:
-    return level(site, request.param, SECONDS)
+    return level(site, request.param, SECONDS, MIX)
 
 
 def test_what_can_be_answered_in_time_is(overload: Level, peak: float) -> None:
@@ -99,10 +100,11 @@ def test_health_is_answered_throughout(overload: Level) -> None:
     assert len(overload.watch.health_s) > 10 and np.quantile(overload.watch.health_s, 0.99) < 0.1
 
 
-def test_the_critical_are_answered_at_twice_the_capacity(site: Site) -> None:
-    critical = level(site, 2, SECONDS, "critical=0.1,default=0.8,sheddable=0.1").report.classes[0]
+def test_the_critical_are_answered_as_long_as_they_alone_are_not_too_many(overload: Level) -> None:
+    """They are a tenth of the load, so at ten times the capacity they are all of it."""
+    critical = overload.report.classes[0]
     assert critical.name == "critical" and critical.sent > 10 * SECONDS
-    assert critical.good >= 0.99 * critical.sent, critical
+    assert critical.good >= 0.99 * min(critical.sent, 0.95 * CAPACITY_PER_S * SECONDS), critical
 
 
 def test_after_ten_times_the_load_it_is_as_before_within_seconds(site: Site) -> None:
@@ -125,7 +127,7 @@ def test_without_the_limits_the_same_storm_goes_on(tmp_path: Path) -> None:
         assert after_a_storm(unlimited) < 0.2
 
 
-def level(site: Site, times: float, seconds: float, mix: str = "default=1") -> Level:
+def level(site: Site, times: float, seconds: float, mix: str) -> Level:
     """Poisson arrivals of eight clients at `times` the capacity."""
     answered, shed, computed = site.answered(), site.metric("shed_total"), site.computed
     with Watch(site).running() as watch:
