@@ -17,7 +17,7 @@ from rich.table import Table
 from serving import client
 from serving.config import load
 from serving.errors import BadRequest, GaugewayError
-from serving.manifest import REFERENCE_FILE
+from serving.manifest import REFERENCE_FILE, Manifest, check_tolerance
 from serving.up import start
 
 app = typer.Typer(help="A gateway that gauges: serve versioned ONNX models, and measure whether they are still right.",
@@ -81,6 +81,14 @@ def publish(
     reference: Annotated[Path | None, typer.Option(help="Rows (Parquet, CSV) like those at training time.")] = None,
     label: Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")] = None,
+    batch_tolerance: Annotated[
+        float,
+        typer.Option(
+            callback=lambda value: _tolerance(value),
+            metavar="DIFFERENCE",
+            help="Requests share runs when rows run together differ by at most this x max(1, |value|); 0: no bit.",
+        ),
+    ] = 0.0,
     settings: Annotated[list[str], typer.Option("--set", help="Lineage, key=value; repeatable.")] = [],  # noqa: B006
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -95,6 +103,7 @@ def publish(
             Repository.of(settled), name, file, version=version, task=task, prediction=prediction,
             features=[feature for feature in features.split(",") if feature], reference=reference, label=label,
             time=time, lineage=dict(_pair(text) for text in settings), block_s=settled.monitors.block_s,
+            batch_tolerance=batch_tolerance,
         )  # fmt: skip
     manifest = published.manifest
     if as_json:
@@ -120,7 +129,7 @@ def models(config: ConfigFile = None, as_json: AsJson = False) -> None:
     table = Table("model", "version", "digest", "task", "features", "reference", "batches")
     for m in manifests:
         table.add_row(m.model, m.version, m.digest[:12], m.task or "-", str(len(m.features) or "-"),
-                      "yes" if REFERENCE_FILE in m.files else "-", "yes" if m.rows_independent else "no")  # fmt: skip
+                      "yes" if REFERENCE_FILE in m.files else "-", _batches(m))  # fmt: skip
     out.print(table if manifests else "nothing is published yet; see `gaugeway publish --help`")
 
 
@@ -204,6 +213,19 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"expected a weight in 0..1, got {text!r}") from None
+
+
+def _tolerance(value: float) -> float:
+    try:
+        return check_tolerance(value)
+    except BadRequest as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _batches(manifest: Manifest) -> str:
+    if not manifest.rows_independent:
+        return "no"
+    return "yes" if manifest.batch_difference is None else f"yes, within {manifest.batch_tolerance:g}"
 
 
 def _read(file: Path) -> str:

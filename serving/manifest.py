@@ -1,5 +1,6 @@
 """What a published version is: identity, signature, features, prediction, lineage. Immutable."""
 
+import math
 from hashlib import sha256
 from typing import Literal
 
@@ -34,7 +35,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The document whose digest names a version. Optional parts that are missing are not monitored.
 
     `files` maps a file's name to the SHA-256 of its bytes. `rows_independent` was measured at publish:
-    rows run apart and together gave the same bits, so requests may share a run.
+    rows run apart and together gave the same bits, or differed by no more than `batch_tolerance` x max(1, |value|),
+    so requests may share a run. `batch_difference` is the largest that was seen, in the same unit; None: not a bit,
+    or nothing that is a number.
     """
 
     model: str
@@ -47,6 +50,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: tuple[Feature, ...] = ()
     label: str | None = None  # the column of the training data that later labels stand for
     lineage: dict[str, str] = {}
+    batch_tolerance: float = 0.0  # 0: to the bit
+    batch_difference: float | None = None
 
     @property
     def digest(self) -> str:
@@ -70,3 +75,10 @@ def parse_prediction(text: str) -> Prediction:
     if not output or not column.isdecimal():
         raise BadRequest(f"--prediction takes OUTPUT or OUTPUT:COLUMN, got {text!r}")
     return Prediction(output, int(column))
+
+
+def check_tolerance(value: float) -> float:
+    """The value itself. Raises BadRequest for what is no tolerance."""
+    if not 0 <= value < math.inf:
+        raise BadRequest(f"--batch-tolerance must be a finite number, 0 or more, got {value:g}")
+    return value

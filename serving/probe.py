@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
+from serving.agreement import APART, Agreement, compare, worst
 from serving.errors import ModelFailure, PublishRefused
 from serving.protocol import DATATYPES, Array, Signature
 from serving.record import Column
@@ -79,13 +80,14 @@ def examine(order: Order, say: Say) -> Findings:
     feed = _warm(session, rows)
     say(Line(phase="probing"))
     latency_s = _latency_s(session, feed)
-    independent = _rows_independent(session, rows, POOL if latency_s < _SLOW_S else 3)
+    agreement = _agreement(session, rows, POOL if latency_s < _SLOW_S else 3)
+    independent = agreement.within(order.batch_tolerance)
     signature = _corrected(session, feed)
     if rows is not None:
         say(Line(phase="predicting"))
         outputs = _predict(session, rows, independent)
         Path(order.predictions).write_bytes(msgspec.msgpack.encode([column(output) for output in outputs]))
-    return Findings(signature, independent, load_s, latency_s, facts)
+    return Findings(signature, independent, agreement.measured, load_s, latency_s, facts)
 
 
 def confine(limits: Limits) -> None:
@@ -188,13 +190,12 @@ def _latency_s(session: Session, feed: Feed) -> float:
     return statistics.median(times)
 
 
-def _rows_independent(session: Session, rows: Feed | None, pool: int) -> bool:
-    """Whether rows, random and given, run apart and together gave the same bits; False when it cannot be seen."""
+def _agreement(session: Session, rows: Feed | None, pool: int) -> Agreement:
+    """How far rows, random and given, run together are from those run apart; APART when it cannot be seen."""
     if not _free(session.signature):
-        return False
-    verdicts = [_same_bits(session, feed) for feed in _pools(session.signature, rows, pool)]
-    seen = [verdict for verdict in verdicts if verdict is not None]
-    return bool(seen) and all(seen)
+        return APART
+    verdicts = [_together(session, feed) for feed in _pools(session.signature, rows, pool)]
+    return worst(verdict for verdict in verdicts if verdict is not None)
 
 
 def _pools(signature: Signature, rows: Feed | None, pool: int) -> Iterator[Feed]:
@@ -220,30 +221,26 @@ def _random(rng: np.random.Generator, datatype: str, shape: tuple[int, ...]) -> 
     return rng.integers(0, 2, shape).astype(DATATYPES[datatype])
 
 
-def _same_bits(session: Session, feed: Feed) -> bool | None:
-    """None when the model does not accept these rows."""
+def _together(session: Session, feed: Feed) -> Agreement | None:
+    """The worst of runs of several sizes. None when the model does not accept these rows."""
     count = len(next(iter(feed.values())))
     try:
         alone = [session.run(_part(session.signature, feed, i, 1)) for i in range(count)]
     except ModelFailure:
         return None
     if any(not output.shape or len(output) != 1 for output in alone[0]):
-        return False
+        return APART
     sizes = [*(size for size in TOGETHER if size < count), count]
-    return all(_agree(session, _part(session.signature, feed, 0, size), alone[:size]) for size in sizes)
+    return worst(_agree(session, _part(session.signature, feed, 0, size), alone[:size]) for size in sizes)
 
 
-def _agree(session: Session, feed: Feed, alone: list[list[Array]]) -> bool:
+def _agree(session: Session, feed: Feed, alone: list[list[Array]]) -> Agreement:
     try:
         together = session.run(feed)
         stacked = [np.concatenate(output) for output in zip(*alone, strict=True)]
     except (ModelFailure, ValueError):  # ValueError: outputs of single rows differ in shape
-        return False
-    return all(_bits(a) == _bits(b) for a, b in zip(together, stacked, strict=True))
-
-
-def _bits(array: Array) -> tuple[tuple[int, ...], object]:
-    return array.shape, array.ravel().tolist() if array.dtype == object else array.tobytes()
+        return APART
+    return worst(compare(a, b) for a, b in zip(together, stacked, strict=True))
 
 
 def _corrected(session: Session, feed: Feed) -> Signature:

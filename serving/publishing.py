@@ -4,7 +4,7 @@ Order: read the file, try it in a disposable child, work out what its columns me
 in the child, build the reference profile, store. Only the last step changes anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn, cast, get_args
@@ -15,11 +15,21 @@ import numpy as np
 from monitors import reference as references
 from monitors.features import column
 from monitors.reference import Profile
-from serving import config
+from serving import agreement, config
 from serving.errors import BadRequest, Conflict, PublishRefused, UnknownModel
-from serving.manifest import MODEL_FILE, REFERENCE_FILE, Feature, Kind, Manifest, Prediction, Task, parse_prediction
+from serving.manifest import (
+    MODEL_FILE,
+    REFERENCE_FILE,
+    Feature,
+    Kind,
+    Manifest,
+    Prediction,
+    Task,
+    check_tolerance,
+    parse_prediction,
+)
 from serving.protocol import Array, Signature, TensorSpec
-from serving.repository import Repository
+from serving.repository import Repository, differing
 from serving.rows import Rows
 from serving.validation import Limits, Report, read_model, validate
 
@@ -57,18 +67,25 @@ def publish(
     time: str | None = None,
     lineage: Mapping[str, str] | None = None,
     block_s: float = 86400.0,
+    batch_tolerance: float = 0.0,
     limits: Limits | None = None,
 ) -> Published:
     """Make version `version` (default: the next number, or the one that has this very content) of model `name`.
 
     `features` are names in the order of the columns of the only input, or names of inputs of one column each;
     ``name:categorical`` marks codes. `label` and `time` are columns of the rows in `reference`; design effects are
-    measured on blocks of `block_s` seconds of `time`. Raises PublishRefused, Conflict or BadRequest with one
-    sentence, and then nothing has changed.
+    measured on blocks of `block_s` seconds of `time`. Requests share runs when rows run together differ from rows run
+    alone by at most `batch_tolerance` x max(1, |value|); 0: not in a bit. Raises PublishRefused, Conflict or
+    BadRequest with one sentence, and then nothing has changed.
     """
     _check(name, version, task, reference, {"--label": label, "--time": time})
+    check_tolerance(batch_tolerance)
     model = read_model(model_path)
-    report = validate(model, None, limits)
+
+    def tried(rows: Mapping[str, Array] | None) -> Report:
+        return validate(model, rows, limits, batch_tolerance=batch_tolerance)
+
+    report = tried(None)
     said = Description(
         cast("Task | None", task),
         resolve_prediction(prediction, report.signature) if prediction else None,
@@ -78,7 +95,7 @@ def publish(
     files, told = {MODEL_FILE: model}, _told(model_path, model, report) | dict(lineage or {})
     profile = None
     if reference is not None:
-        report, profile = _profile(model, report.signature, said, reference, time, block_s, limits)
+        report, profile = _profile(tried, report.signature, said, reference, time, block_s)
         files[REFERENCE_FILE] = profile.encode()
         told = {"reference": reference.name, "reference_rows": str(profile.rows),
                 "reference_sha256": sha256(reference.read_bytes()).hexdigest()} | told  # fmt: skip
@@ -88,11 +105,14 @@ def publish(
         files={file: sha256(data).hexdigest() for file, data in files.items()},
         signature=report.signature,
         rows_independent=report.rows_independent,
+        batch_tolerance=batch_tolerance,
+        batch_difference=report.batch_difference,
         lineage=told,
         **msgspec.structs.asdict(said),
     )
     manifest, created = _store(repository, unnamed, files)
-    return Published(manifest, created, _notes(said, profile))
+    notes = (*_notes(said, profile), *agreement.notes(manifest), *_twins(repository, manifest))
+    return Published(manifest, created, notes)
 
 
 def resolve_features(names: Sequence[str], signature: Signature) -> tuple[Feature, ...]:
@@ -178,8 +198,8 @@ def _told(path: Path, model: bytes, report: Report) -> dict[str, str]:
 
 
 def _profile(
-    model: bytes, signature: Signature, said: Description, path: Path, time: str | None, block_s: float,
-    limits: Limits | None,
+    tried: Callable[[Mapping[str, Array]], Report], signature: Signature, said: Description, path: Path,
+    time: str | None, block_s: float,
 ) -> tuple[Report, Profile]:  # fmt: skip
     """The rows of `path` through the model, once more in the child, and the profile of both."""
     if not said.features:
@@ -187,7 +207,7 @@ def _profile(
     extra = [name for name in (said.label, time) if name is not None]
     rows = Rows(path, [*(feature.name for feature in said.features), *extra])
     inputs = rows.tensors(signature, said.features)
-    report = validate(model, inputs, limits)
+    report = tried(inputs)
     predictions = _predictions(said.prediction, report) if said.prediction else None
     if said.task == "classification" and predictions is not None:
         _check_probabilities(said.prediction, predictions)
@@ -231,7 +251,7 @@ def _store(repository: Repository, manifest: Manifest, files: Mapping[str, bytes
         there = _there(repository, manifest.model)
         for existing in there:
             named = msgspec.structs.replace(manifest, version=existing.version)
-            if msgspec.structs.replace(existing, lineage={}) == msgspec.structs.replace(named, lineage={}):
+            if not differing(existing, named):
                 repository.publish(named, files)  # nothing new, but heals files that were damaged
                 return existing, False
         number = max((int(m.version) for m in there if m.version.isdecimal()), default=0) + 1
@@ -262,3 +282,12 @@ def _notes(said: Description, profile: Profile | None) -> tuple[str, ...]:
         "risk is not monitored: the task is not named (--task)": profile is None and said.task is None,
     }
     return (*(note for note, holds in missing.items() if holds), *(profile.notes if profile else ()))
+
+
+def _twins(repository: Repository, manifest: Manifest) -> tuple[str, ...]:
+    """Versions of the same content but for the tolerance: that there are two is said."""
+    return tuple(
+        f"version {other.version!r} is the same but for its batch tolerance, {other.batch_tolerance:g}"
+        for other in repository.manifests(manifest.model)
+        if other.batch_tolerance != manifest.batch_tolerance and len(differing(other, manifest)) == 1
+    )

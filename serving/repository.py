@@ -18,7 +18,8 @@ from serving.database import Database, changes, desired, generation, versions
 from serving.errors import BadRequest, Conflict, NotFound, UnknownModel, UnknownVersion
 from serving.manifest import Manifest
 
-_COMPARED = ("files", "signature", "task", "prediction", "features", "label")  # lineage may be told anew
+# What people say and what they give; lineage may be told anew, and what was measured stays as it was measured.
+_COMPARED = ("files", "signature", "task", "prediction", "features", "label", "batch_tolerance")
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -174,10 +175,15 @@ def _check_names(new: Manifest, files: Mapping[str, bytes]) -> None:
         raise BadRequest(f"the manifest of {new.model!r} declares files {new.files}, got {digests}")
 
 
+def differing(existing: Manifest, new: Manifest) -> list[str]:
+    """In what the content of two versions differs, whatever their numbers are."""
+    said = {"batch_tolerance": f"batch tolerance ({existing.batch_tolerance:g}, got {new.batch_tolerance:g})"}
+    return [said.get(name, name) for name in _COMPARED if getattr(existing, name) != getattr(new, name)]
+
+
 def _same(existing: Manifest, new: Manifest) -> bool:
     """False, or Conflict with what differs."""
-    differ = [name for name in _COMPARED if getattr(existing, name) != getattr(new, name)]
-    if differ:
+    if differ := differing(existing, new):
         raise Conflict(
             f"version {new.version!r} of {new.model!r} exists with other {', '.join(differ)}: got digest"
             f" {new.digest[:12]}, it has {existing.digest[:12]}; publish under another version"

@@ -33,12 +33,16 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What the child is told: the file with the model, that with the rows if there are any, its limits."""
+    """What the child is told: the file with the model, that with the rows if there are any, its limits.
+
+    `batch_tolerance`: how far rows run together may be from rows run alone and still count as independent.
+    """
 
     model: str
     rows: str | None
     predictions: str
     limits: Limits
+    batch_tolerance: float = 0.0
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -46,6 +50,7 @@ class Findings(msgspec.Struct, frozen=True):
 
     signature: Signature
     rows_independent: bool
+    batch_difference: float | None
     load_s: float
     latency_s: float
     facts: dict[str, str]
@@ -63,13 +68,21 @@ class Report(Findings, frozen=True):
     """Findings and the outputs for the given rows, in the order of the signature (None without rows).
 
     `signature` is the declared one with the rows of outputs corrected by what was measured; `rows_independent`: rows
-    run apart and together gave the same bits; `latency_s` is the median of runs of one row.
+    run apart and together gave the same bits, or differed by no more than was allowed; `batch_difference`: by how much
+    they differed (`agreement.Agreement`), None when not at all or by no number; `latency_s` is the median of runs of
+    one row.
     """
 
     predictions: list[Array] | None = None
 
 
-def validate(model: bytes | Path, rows: Mapping[str, Array] | None = None, limits: Limits | None = None) -> Report:
+def validate(
+    model: bytes | Path,
+    rows: Mapping[str, Array] | None = None,
+    limits: Limits | None = None,
+    *,
+    batch_tolerance: float = 0.0,
+) -> Report:
     """Load, warm and probe `model` in a child, and run `rows` (input name -> array, rows along axis 0) through it.
 
     Raises PublishRefused with the reason.
@@ -77,7 +90,7 @@ def validate(model: bytes | Path, rows: Mapping[str, Array] | None = None, limit
     data = model if isinstance(model, bytes) else read_model(model)
     limits = limits or Limits(memory_bytes=max(Limits().memory_bytes, _MEMORY_RATIO * len(data)))
     with tempfile.TemporaryDirectory(prefix="gaugeway-publish-") as folder:
-        order = _prepare(Path(folder), data, rows, limits)
+        order = _prepare(Path(folder), data, rows, limits, batch_tolerance)
         findings = _judge(*_run_child(Path(folder), order), limits)
         outputs = None if rows is None else _columns((Path(folder) / "predictions").read_bytes())
     return Report(**{name: getattr(findings, name) for name in Findings.__struct_fields__}, predictions=outputs)
@@ -95,13 +108,15 @@ def read_model(path: Path) -> bytes:
         raise PublishRefused(f"cannot read {path}: {error.strerror}") from None
 
 
-def _prepare(folder: Path, model: bytes, rows: Mapping[str, Array] | None, limits: Limits) -> Order:
+def _prepare(
+    folder: Path, model: bytes, rows: Mapping[str, Array] | None, limits: Limits, batch_tolerance: float
+) -> Order:
     (folder / "empty").mkdir()
     (folder / "model").write_bytes(model)
     if rows is not None:
         (folder / "rows").write_bytes(msgspec.msgpack.encode({name: column(array) for name, array in rows.items()}))
     given = str(folder / "rows") if rows is not None else None
-    return Order(str(folder / "model"), given, str(folder / "predictions"), limits)
+    return Order(str(folder / "model"), given, str(folder / "predictions"), limits, batch_tolerance)
 
 
 def _run_child(folder: Path, order: Order) -> tuple[int | None, list[Line], str]:

@@ -15,7 +15,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.routing",),
     ("serving.planning",),
     # what a version is, where it is kept, how its bytes run
-    ("serving.artifacts", "serving.migrations", "serving.rows", "serving.runtime", "serving.validation"),
+    (
+        "serving.agreement",
+        "serving.artifacts",
+        "serving.migrations",
+        "serving.rows",
+        "serving.runtime",
+        "serving.validation",
+    ),
     ("serving.database", "serving.probe"),
     ("serving.repository",),
     # evidence: reference -> counts -> verdicts

@@ -1,8 +1,9 @@
 """Small ONNX models for tests, made here rather than stored; each function returns the bytes of a model file.
 
-Friendly ones first (`linear`, `two_inputs`, `classifier`, `text`, `slow`, `row_dependent`, `lookup`), then those that
-must be refused or that bring onnxruntime down (`zipmap`, `external`, `ep_context`, `unknown_domain`, `deep_functions`,
-`division_by_zero`, `memory_bomb`, `endless`). N is the free number of rows.
+Friendly ones first (`linear`, `two_inputs`, `classifier`, `text`, `slow`, `row_dependent`, `mean_over_words`,
+`rounded_mean_over_words`, `lookup`), then those that must be refused or that bring onnxruntime down (`zipmap`,
+`external`, `ep_context`, `unknown_domain`, `deep_functions`, `division_by_zero`, `memory_bomb`, `endless`). N is the
+free number of rows.
 """
 
 from collections.abc import Sequence
@@ -97,6 +98,25 @@ def row_dependent(columns: int = 2) -> bytes:
     """`x` FP32 [N, columns] -> `y` of the same shape: x less its mean over the rows, so requests must run alone."""
     nodes = [make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1), make_node("Sub", ["x", "mean"], ["y"])]
     return _model(nodes, [_info("x", FLOAT, "N", columns)], [_info("y", FLOAT, "N", columns)])
+
+
+def mean_over_words(words: int = 18, width: int = 384) -> bytes:
+    """`x` FP32 [N, words, width] -> `y` FP32 [N, width], the mean over the words, as text encoders have it.
+
+    ONNX Runtime adds in another order for one row than for several: rows differ in the last bits, and not in more.
+    """
+    node = make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=0)
+    return _model([node], [_info("x", FLOAT, "N", words, width)], [_info("y", FLOAT, "N", width)])
+
+
+def rounded_mean_over_words() -> bytes:
+    """`x` FP32 [N, 18, 384] -> `y` INT64 [N, 384]: the mean over the words in units of 1e-7, as whole numbers."""
+    nodes = [
+        make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+        make_node("Mul", ["mean", "scale"], ["scaled"]),
+        make_node("Cast", ["scaled"], ["y"], to=INT64),
+    ]
+    return _model(nodes, [_info("x", FLOAT, "N", 18, 384)], [_info("y", INT64, "N", 384)], [_floats("scale", [1e7])])
 
 
 def lookup(table: Sequence[float] = (10.0, 20.0, 30.0)) -> bytes:

@@ -35,6 +35,8 @@ def full() -> Manifest:
         features=(Feature("a", "x", 0), Feature("b", "x", 1, "categorical")),
         label="late",
         lineage={"opset": "17"},
+        batch_tolerance=1e-5,
+        batch_difference=3.1e-7,
     )
 
 
@@ -57,6 +59,16 @@ def test_the_digest_changes_with_any_name_or_content(one: dict[str, str], other:
 @pytest.mark.parametrize("complete", [full(), manifest_of({"model.onnx": "0" * 64})])
 def test_a_manifest_comes_back(complete: Manifest) -> None:
     assert manifest.decode(complete.encode()) == complete
+
+
+def test_what_was_written_before_there_was_a_tolerance_is_the_same_document() -> None:
+    old = (
+        b'{"model":"m","version":"1","files":{"model.onnx":"00"},'
+        b'"signature":{"inputs":[],"outputs":[]},"rows_independent":false}'
+    )
+    read = manifest.decode(old)
+    assert (read.batch_tolerance, read.batch_difference) == (0.0, None)
+    assert read.encode() == old
 
 
 def test_its_encoding_does_not_depend_on_the_order_of_insertion() -> None:

@@ -12,8 +12,11 @@ import psutil
 import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
+from rich.console import Console
+from typer.testing import CliRunner
 
 from monitors import reference as references
+from serving import cli
 from serving.errors import BadRequest, Conflict, PublishRefused
 from serving.manifest import Feature, Prediction
 from serving.protocol import Array
@@ -111,6 +114,55 @@ def test_other_content_under_a_version_is_refused(repository: Repository, tmp_pa
     with pytest.raises(Conflict, match="exists with other task"):
         publish(repository, "m", _model(tmp_path), version="1", task="classification")
     assert repository.manifests() == [first]
+
+
+def test_a_tolerance_is_recorded_with_what_was_measured_and_said(repository: Repository, tmp_path: Path) -> None:
+    model = _model(tmp_path, models.mean_over_words())
+    strict = publish(repository, "m", model)
+    assert not strict.manifest.rows_independent and strict.manifest.batch_tolerance == 0
+    assert any("requests run alone; --batch-tolerance 1e-0" in note for note in strict.notes)
+    allowed = publish(repository, "m", model, batch_tolerance=1e-5)
+    assert allowed.manifest == repository.manifest("m", "2")
+    assert allowed.manifest.rows_independent and allowed.manifest.batch_tolerance == 1e-5
+    assert allowed.manifest.batch_difference == strict.manifest.batch_difference
+    assert allowed.manifest.digest == strict.manifest.digest
+    assert any(note.endswith("(allowed 1e-05): requests share runs") for note in allowed.notes)
+
+
+def test_another_tolerance_is_another_version(repository: Repository, tmp_path: Path) -> None:
+    model = _model(tmp_path, models.mean_over_words())
+    publish(repository, "m", model, version="1")
+    with pytest.raises(Conflict, match=r"exists with other batch tolerance \(0, got 1e-05\).*under another version"):
+        publish(repository, "m", model, version="1", batch_tolerance=1e-5)
+    second = publish(repository, "m", model, batch_tolerance=1e-5)
+    assert second.created and second.manifest.version == "2"
+    assert "version '1' is the same but for its batch tolerance, 0" in second.notes
+    for tolerance, version in ((0.0, "1"), (1e-5, "2")):
+        again = publish(repository, "m", model, batch_tolerance=tolerance)
+        assert (again.created, again.manifest.version) == (False, version)
+
+
+@pytest.mark.parametrize("tolerance", [-1e-9, np.nan, np.inf])
+def test_what_is_no_tolerance_is_wrong_usage(repository: Repository, tmp_path: Path, tolerance: float) -> None:
+    sentence = f"--batch-tolerance must be a finite number, 0 or more, got {tolerance:g}"
+    with pytest.raises(BadRequest, match=sentence):
+        publish(repository, "m", _model(tmp_path), batch_tolerance=tolerance)
+    wrong = CliRunner().invoke(cli.app, ["publish", "m", "model.onnx", "--batch-tolerance", str(tolerance)])
+    assert wrong.exit_code == 2 and sentence in " ".join(wrong.output.replace("│", " ").split())
+
+
+def test_the_table_of_models_says_who_shares_runs(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(repository, "bits", _model(tmp_path))
+    publish(repository, "rounding", _model(tmp_path, models.mean_over_words()), batch_tolerance=1e-5)
+    publish(repository, "strict", _model(tmp_path, models.mean_over_words()))
+    config = tmp_path / "gaugeway.toml"
+    config.write_text(f'data_dir = "{tmp_path}"\n')
+    monkeypatch.setattr(cli, "out", Console(width=200))
+    shown = CliRunner().invoke(cli.app, ["models", "--config", str(config)]).output
+    rows = {line.split()[1]: line.rpartition("│")[0].rpartition("│")[2].strip() for line in shown.splitlines()[3:-1]}
+    assert rows == {"bits": "yes", "rounding": "yes, within 1e-05", "strict": "no"}
 
 
 def test_inputs_of_one_column_each_and_text(repository: Repository, tmp_path: Path) -> None:

@@ -48,6 +48,34 @@ def test_rows_that_depend_on_each_other_are_found_and_predicted_alone() -> None:
     assert report.predictions is not None and report.predictions[0].tolist() == [[0, 0], [0, 0]]
 
 
+def test_rows_that_differ_in_the_last_bits_share_runs_only_where_that_is_allowed() -> None:
+    strict = validate(models.mean_over_words())
+    assert not strict.rows_independent
+    assert strict.batch_difference is not None and 1e-9 < strict.batch_difference < 1e-5
+    allowed = validate(models.mean_over_words(), batch_tolerance=1e-5)
+    assert allowed.rows_independent and allowed.batch_difference == strict.batch_difference
+    assert not validate(models.mean_over_words(), batch_tolerance=strict.batch_difference / 2).rows_independent
+
+
+def test_given_rows_are_measured_too_and_their_nan_is_no_difference() -> None:
+    rows = np.random.default_rng(1).standard_normal((8, 18, 384)).astype(np.float32)
+    rows[2, 5] = np.nan
+    assert validate(models.mean_over_words(), {"x": rows}, batch_tolerance=1e-5).rows_independent
+    large = validate(models.mean_over_words(), {"x": rows * 1e3}).batch_difference
+    small = validate(models.mean_over_words()).batch_difference
+    assert large is not None and small is not None and large > small  # below 1 the difference is absolute
+
+
+def test_whole_numbers_must_be_the_same_whatever_is_allowed() -> None:
+    report = validate(models.rounded_mean_over_words(), batch_tolerance=1e3)
+    assert not report.rows_independent and report.batch_difference is None
+
+
+def test_a_tolerance_changes_nothing_where_bits_are_the_same() -> None:
+    report = validate(models.linear(), batch_tolerance=1e-5)
+    assert report.rows_independent and report.batch_difference is None
+
+
 def test_a_fixed_number_of_rows_is_not_batched() -> None:
     assert not validate(models.fixed_rows(4)).rows_independent
     with pytest.raises(PublishRefused, match=r"input 'x' has shape \[4, 2\]"):

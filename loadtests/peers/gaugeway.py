@@ -36,6 +36,7 @@ def _prepare(place: Place, monitors: bool) -> Launch:
     command = [str(place.python), "-m", "serving.cli"]
     for workload in place.workloads:
         what = _monitored(place) if workload.name == "boosting" else []
+        what += ["--batch-tolerance", str(workload.batch_tolerance)]
         publish = [*command, "publish", workload.name, str(place.model(workload)), *what, "--config", str(config)]
         subprocess.run(publish, check=True, capture_output=True, cwd=ROOT)
     return Launch([*command, "up", "--config", str(config)], variables)
