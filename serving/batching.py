@@ -108,12 +108,13 @@ class Batcher:
         max_batch_rows: int,
         retries: int,
         finished: Callable[[Finished], None],
+        answering: Callable[[int], None] = lambda rows: None,
         retried: Callable[[int], None] = lambda n: None,
         rng: random.Random | None = None,
     ) -> None:
         self.manifest, self.admission = manifest, admission
         self.max_batch_rows, self._retries = max_batch_rows, retries
-        self._finished, self._retried = finished, retried
+        self._finished, self._answering, self._retried = finished, answering, retried
         self._rng = rng or random.Random()
         self._loop = asyncio.get_running_loop()
         self._queue: Waiting[Item] = Waiting()
@@ -293,25 +294,30 @@ class Batcher:
         self._soon()
 
     def _succeed(self, batch: Batch, result: Result) -> None:
-        """Written down first, then answered: what a client has seen is on record, whatever kills this process."""
-        items = batch.items
-        rows = sum(item.rows for item in items) if self.manifest.rows_independent else len(items)
-        now = time.monotonic()
-        if self.admission.ran(rows, result.infer_s, self.queued_rows, now):
-            for item in self.admission.hopeless((item for item in self._queue if item.queued), now):
-                self._withdraw(item, self.admission.displaced())
+        """Answered first, then written down; if this process dies in between, the rows are known to be missing."""
+        items, independent = batch.items, self.manifest.rows_independent
         waits = [batch.sent - item.submitted + result.queue_s for item in items]
         statuses = [_late(item) if item.promise.done() else 200 for item in items]
-        self._finished(Finished(items, statuses, waits, result))
+        self._answering(sum([item.rows for item in items]))
         at, alone = 0, len(items) == 1
         for item, wait_s in zip(items, waits, strict=True):
             outputs = result.outputs if alone else [output[at : at + item.rows] for output in result.outputs]
             at += item.rows
-            if self._suspects:
-                self._suspects.survived(item.inputs)
-            self._deadlines.discard(item, item.deadline)
             if not item.promise.done():
                 item.promise.set_result(Answer(outputs, wait_s, result.infer_s))
+        for item in items:
+            self._deadlines.discard(item, item.deadline)
+            if self._suspects:
+                self._suspects.survived(item.inputs)
+        self._finished(Finished(items, statuses, waits, result))
+        self._tell(at if independent else len(items), result)
+
+    def _tell(self, rows: int, result: Result) -> None:
+        """The door, how fast it goes; it may know then who waits in vain."""
+        now = time.monotonic()
+        if self.admission.ran(rows, result.infer_s, self.queued_rows, now):
+            for item in self.admission.hopeless((item for item in self._queue if item.queued), now):
+                self._withdraw(item, self.admission.displaced())
 
     def _retry(self, link: Link, batch: Batch, lost: ReplicaLost) -> None:
         """Each request of a lost replica once more and alone, if deadline, attempts and budget allow."""

@@ -273,6 +273,7 @@ class DataPlane:
             max_batch_rows=entry.max_batch_rows,
             retries=self._settings.retries,
             finished=recorder,
+            answering=recorder.expect,
             retried=retries.add,
             rng=random.Random(),
         )

@@ -130,7 +130,7 @@ class Prediction:
         return self._cancelled
 
     def set_result(self, result: Answer, /) -> None:
-        self._over()
+        self._done = True
         try:
             response = self._answered(result)
         except GaugewayError as error:
@@ -139,6 +139,7 @@ class Prediction:
             log.exception("unexpected failure with the answer to %s", self._context.request_id)
             response = self._refused(GaugewayError("internal error; the gateway's log has the details"))
         self._request.answer(response)
+        self._over()
 
     def set_exception(self, exception: GaugewayError, /) -> None:
         self._over()

@@ -29,6 +29,11 @@ class Recorder:
         key = (manifest.model, manifest.version, manifest.digest)
         self._encoder = Encoder(*key, inputs=inputs, outputs=outputs)
 
+    def expect(self, rows: int) -> None:
+        """A record of so many rows follows in this turn of the loop: what dies before it counts as lost."""
+        if self._ring is not None:
+            self._ring.expect(rows)
+
     def __call__(self, finished: Finished) -> None:
         rows = sum(item.rows for item in finished.items)
         if finished.result is not None:

@@ -352,3 +352,17 @@ def whole() -> Record:
 def test_records_come_back() -> None:
     assert record.decode(record.encode(whole())) == whole()
     assert whole().rows == 3
+
+
+def test_rows_that_were_expected_and_never_written_count_as_lost(tmp_path: Path) -> None:
+    path = tmp_path / "w.ring"
+    writer = RingWriter(path, 2**16)
+    writer.append(b"before", 2)
+    writer.expect(5)
+    writer.close()  # as a kill between an answer and its record
+    successor = RingWriter(path, 2**16)
+    successor.expect(3)
+    successor.append(b"after", 3)
+    reader = RingReader(path)
+    assert [(frame.number, frame.rows) for frame in reader.read()] == [(0, 2), (2, 3)]
+    assert (reader.lost_frames, reader.lost_rows) == (1, 5)

@@ -153,13 +153,15 @@ def test_a_worker_killed_goes_on_counting_as_its_successor(worker: Worker, tmp_p
     worker.route()
     wait(worker.ready)
     worker.infer(1)
+    ring = worker.config.run_dir / "rings" / "worker-0.ring"
+    wait(lambda: RingReader(ring).read())  # written after the answer
     worker.process.kill()
     worker.process.wait()
     path = str(worker.config.run_dir / "config.json")
     worker.process = subprocess.Popen([sys.executable, "-m", "serving.worker", path])
     wait(worker.ready)
     assert _value(worker.infer(1)) == 2
-    ring = worker.config.run_dir / "rings" / "worker-0.ring"
+    wait(lambda: len(RingReader(ring).read()) == 2)
     frames = RingReader(ring).read()
     assert [frame.number for frame in frames] == [0, 1]
     assert [decode(frame.payload).statuses for frame in frames] == [[200], [200]]
