@@ -26,7 +26,7 @@ from serving.config import Monitors
 from serving.manifest import Feature, Manifest, Prediction
 from serving.packed import Encoder
 from serving.protocol import Array, Signature, TensorSpec
-from serving.record import RingWriter
+from serving.ring import RingWriter
 
 PER = 100_000  # rows that a cost is given for
 PARTS = ("encode", "append", "read", "fold", "labels", "commit")

@@ -28,7 +28,7 @@ from serving.gateway import Gateway
 from serving.labelling import Desk
 from serving.manifest import Feature, Manifest, Prediction
 from serving.metrics import Page
-from serving.record import RingWriter
+from serving.ring import RingWriter
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial
 from serving.runtime import Session
 from serving.server import Server
@@ -48,7 +48,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("frames, both ends", ("channel", "frames", "arena", "engine")),
     ("infer", ("runtime",)),
     ("metrics", ("metrics", "recorder.__call__", "dataplane.answered")),
-    ("record for the monitors", ("recorder", "packed", "record")),
+    ("record for the monitors", ("recorder", "packed", "ring")),
     ("the request's own thread through these", ("inference",)),
 )
 REST = "event loop: wait, read, wake"

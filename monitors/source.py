@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.packed import REQUEST, BadRecord, Packed, Unpacker
-from serving.record import Frame, Position, RingError, RingReader, lost, position_after
+from serving.ring import Frame, Position, RingError, RingReader, lost, position_after
 
 MAX_FRAMES = 4096  # read ahead per ring
 

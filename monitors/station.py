@@ -20,7 +20,7 @@ from monitors.report import Report, report
 from monitors.source import Batch, Source
 from serving.config import Monitors
 from serving.manifest import Manifest
-from serving.record import Position
+from serving.ring import Position
 
 COMMIT_S = 1.0  # at most this often without labels; what was not committed is read from the rings again
 

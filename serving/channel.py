@@ -6,6 +6,7 @@ dead; its late answers are never read, because the connection is gone.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 
 from serving import frames
 from serving.arena import Arena, Offer
+from serving.eagerness import Choice
 from serving.errors import (
     BadRequest,
     ChannelError,
@@ -29,6 +31,7 @@ from serving.protocol import Array
 from serving.references import refer
 
 SUSPECT_S, DEAD_S, BEAT_S = 1.0, 3.0, 0.25
+AWAKE_S = 150e-6
 LARGE = 1 << 16  # bytes from which buffers are handed to the kernel one by one rather than joined
 _ERRORS: dict[str, type[GaugewayError]] = {
     kind.__name__: kind for kind in (BadRequest, ModelFailure, DeadlineExceeded, Overloaded)
@@ -97,6 +100,8 @@ class Link(asyncio.BufferedProtocol):
         self._calls: dict[int, Call] = {}
         self._forgotten: dict[int, list[memoryview | bytes]] = {}
         self._next = 0
+        self._choice = Choice()
+        self._lone, self._began = 0, 0.0  # the call that was sent while no other was under way
         self._loop = asyncio.get_running_loop()
         self._heard = self._due = self._loop.time()
         self._beat: asyncio.TimerHandle | None = None
@@ -113,6 +118,7 @@ class Link(asyncio.BufferedProtocol):
         """Hand over a batch; only while the state is `ready`."""
         assert self._transport is not None
         call.id = self._next = self._next + 1
+        self._lone = 0 if self._calls else call.id
         self._calls[call.id] = call
         left_us = max(1, int((call.deadline - self._loop.time()) * 1e6))
         buffers, references = call.buffers, 0
@@ -122,10 +128,23 @@ class Link(asyncio.BufferedProtocol):
             size = sum(map(len, buffers))
         start = frames.head(Kind.INFER, call.id, len(call.meta), size, call.priority, left_us, references) + call.meta
         write(self._transport, [start, *buffers], size)
+        if self._lone:
+            self._wait()
+
+    def _wait(self) -> None:
+        """For the answer to the one call that is under way, awake or asleep."""
+        self._began = time.perf_counter()
+        if self._choice.awake:
+            self._loop.call_soon(self._stay_awake)
+
+    def _stay_awake(self) -> None:
+        if self._lone and time.perf_counter() - self._began < AWAKE_S:
+            self._loop.call_soon(self._stay_awake)
 
     def forget(self, call: Call) -> None:
         """Nobody waits for this call any more: it is never `done`, and the replica is free of it at once."""
         if self._transport is not None and self._calls.pop(call.id, None) is not None:
+            self._lone = 0
             self._forgotten[call.id] = call.buffers
             self._transport.write(frames.head(Kind.CANCEL, call.id))
 
@@ -154,7 +173,7 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        self.state, self._transport = "lost", None
+        self.state, self._transport, self._lone = "lost", None, 0
         calls, self._calls = self._calls, {}
         self._forgotten.clear()
         who = f"replica {self.hello.replica} of {self.hello.model} {self.hello.version}" if self.hello else "a replica"
@@ -164,6 +183,9 @@ class Link(asyncio.BufferedProtocol):
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.RESULT or frame.kind == Kind.ERROR:
+            if frame.id == self._lone:
+                self._lone = 0
+                self._choice.took(time.perf_counter() - self._began)
             if (call := self._calls.pop(frame.id, None)) is not None:
                 call.done(self, self._result(frame) if frame.kind == Kind.RESULT else self._error(frame))
             else:

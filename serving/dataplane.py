@@ -16,8 +16,8 @@ from serving.manifest import Manifest
 from serving.metrics import UNKNOWN, Cell, Histogram, Page
 from serving.protocol import Array, Parameter
 from serving.recall import Keeping, Recall
-from serving.record import RingWriter
 from serving.recorder import Recorder
+from serving.ring import RingWriter
 from serving.routing import Key, ModelEntry, Policy, Route, Router, Table, VersionEntry
 
 

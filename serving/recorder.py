@@ -6,7 +6,7 @@ from serving.manifest import Manifest
 from serving.metrics import Page
 from serving.packed import Encoder
 from serving.protocol import Array
-from serving.record import RingWriter
+from serving.ring import RingWriter
 
 
 class Recorder:

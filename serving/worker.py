@@ -24,7 +24,7 @@ from serving.gateway import Gateway
 from serving.labelling import Desk
 from serving.links import Links
 from serving.metrics import Page
-from serving.record import RingWriter
+from serving.ring import RingWriter
 from serving.routing import Table
 from serving.server import Limits, Server
 from serving.tls import server_context

@@ -6,11 +6,19 @@ may import each other, without a cycle. Imports stand at the top of a file, but 
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
-    ("serving.protocol", "serving.config", "serving.head", "serving.deadlines"),
+    ("serving.protocol", "serving.config", "serving.head", "serving.deadlines", "serving.eagerness"),
     # pure: no socket, no clock
     ("serving.cache", "serving.pace", "serving.retrying", "serving.suspects", "serving.waiting"),
     ("serving.admission",),
-    ("serving.chunked", "serving.codec", "serving.frames", "serving.manifest", "serving.metrics", "serving.packed"),
+    (
+        "serving.chunked",
+        "serving.codec",
+        "serving.frames",
+        "serving.manifest",
+        "serving.metrics",
+        "serving.packed",
+        "serving.ring",
+    ),
     ("serving.record",),
     ("serving.routing",),
     ("serving.planning",),
@@ -68,6 +76,7 @@ FOLDERS = ("serving.codec", "serving.demo", "serving.migrations", "monitors.drif
 # What the sidecar's package may know of the serving side.
 MONITORS_MAY_IMPORT = (
     "serving.errors", "serving.config", "serving.protocol", "serving.manifest", "serving.packed", "serving.record",
+    "serving.ring",
 )  # fmt: skip
 
 # Beyond that, a file and what it needs.

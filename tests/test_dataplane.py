@@ -18,7 +18,8 @@ from serving.errors import BadRequest, ModelFailure, NotReady, Overloaded, Unkno
 from serving.manifest import Manifest
 from serving.metrics import Page, collect
 from serving.protocol import Array, Parameter, TensorSpec
-from serving.record import RingReader, RingWriter, decode
+from serving.record import decode
+from serving.ring import RingReader, RingWriter
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial
 from tests.replicas import Function, X, Y, column, linked, listening, manifest, until
 

@@ -12,7 +12,8 @@ from serving.config import Cache, Model, Version
 from serving.errors import ModelFailure
 from serving.manifest import Feature, Manifest, Prediction
 from serving.protocol import Array
-from serving.record import RingReader, decode
+from serving.record import decode
+from serving.ring import RingReader
 from serving.routing import Table
 from tests import test_dataplane as dataplane
 from tests import test_gateway as gateway

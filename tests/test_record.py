@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from serving import record
 from serving.protocol import DATATYPES, Array
-from serving.record import Column, Frame, Position, Record, RingError, RingReader, RingWriter
+from serving.record import Column, Record
+from serving.ring import Frame, Position, RingError, RingReader, RingWriter
 
 SMALL = 2**10  # bytes; a ring that wraps every few frames
 
@@ -161,7 +162,7 @@ def test_death_at_every_store_leaves_a_ring_that_reads_and_continues(tmp_path: P
 WRITE_FOR_EVER = """
 import sys
 from pathlib import Path
-from serving.record import RingWriter
+from serving.ring import RingWriter
 from tests.test_record import append
 writer = RingWriter(Path(sys.argv[1]), 2**16)
 print("writing", flush=True)

@@ -15,8 +15,9 @@ from serving.errors import DeadlineExceeded, ModelFailure
 from serving.manifest import Feature, Manifest, Prediction
 from serving.metrics import Page, collect
 from serving.protocol import Array, TensorSpec
-from serving.record import Record, RingReader, RingWriter, decode
+from serving.record import Record, decode
 from serving.recorder import Recorder
+from serving.ring import RingReader, RingWriter
 from tests.replicas import future, linked, listening, manifest, until
 
 X, TEXT, OTHER = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("text", "BYTES", (-1, 1)), TensorSpec("z", "INT64", (-1,))

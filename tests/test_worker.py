@@ -16,7 +16,8 @@ import pytest
 
 from serving.config import Config, Model, dump, parse
 from serving.planning import Plan, table
-from serving.record import RingReader, decode
+from serving.record import decode
+from serving.ring import RingReader
 from serving.routing import Table
 from serving.worker import listen
 from tests.replicas import ReplicaProcess, manifest

@@ -9,7 +9,7 @@ from monitors.station import Station
 from serving import record
 from serving.config import Monitors
 from serving.metrics import NAMES as SERVING
-from serving.record import RingWriter
+from serving.ring import RingWriter
 from tests.monitors.traffic import START, Registry, manifest, stream
 
 SETTINGS = Monitors(

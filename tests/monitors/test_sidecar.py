@@ -21,8 +21,9 @@ from monitors.labels import Label
 from serving import config, record
 from serving.config import Config
 from serving.metrics import Page
-from serving.record import Record, RingWriter
+from serving.record import Record
 from serving.repository import Repository
+from serving.ring import RingWriter
 from tests.monitors.traffic import FEATURES, START, manifest, profile, stream
 from tests.monitors.traffic import record as one_record
 

@@ -7,7 +7,8 @@ import pytest
 from monitors.source import Batch, Source
 from serving import record
 from serving.packed import REQUEST, Unpacker
-from serving.record import Column, Position, Record, RingWriter
+from serving.record import Column, Record
+from serving.ring import Position, RingWriter
 
 
 def batch_of(k: int, *, rows: int = 2, at: float = 0.0, pad: int = 0) -> Record:

@@ -9,7 +9,7 @@ from serving import record
 from serving.config import Monitors
 from serving.errors import Unavailable
 from serving.manifest import Manifest
-from serving.record import RingWriter
+from serving.ring import RingWriter
 from tests.monitors.traffic import START, Registry, manifest, stream
 
 SETTINGS = Monitors(
