@@ -30,6 +30,8 @@ WATCHED = ("gateway", "monitors", "replica", "controller")
 FIRST_RATE, STEP, PROBE_S = 400.0, 1.4, 4.0
 GOOD, DEADLINE_S = 0.99, 0.25  # share of a probe that must be answered in time for its rate to be within the capacity
 READY_S = 120.0
+# Predictions that wait for a label take 16 bytes each up to a bound, which is to be reached while it warms up.
+SETTINGS = {"GAUGEWAY_MONITORS__LABEL_BUDGET_ROWS": "100000"}
 
 
 def main() -> int:
@@ -64,7 +66,7 @@ def gaugeway(folder: Path) -> Iterator[tuple[str, Server]]:
     small = workloads.small()
     place = Place(folder, Path(sys.executable), free_ports(1)[0], (small,))
     launch, url = GAUGEWAY.prepare(place), f"http://127.0.0.1:{place.port}"
-    server = Server(launch.command, launch.variables, folder)
+    server = Server(launch.command, {**launch.variables, **SETTINGS}, folder)
     try:
         _until_ready(f"{url}/v2/models/{small.name}/infer", small.body, server)
         yield url, server
