@@ -1,5 +1,7 @@
 """Records come back as they were, to the bit."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
