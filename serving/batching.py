@@ -300,16 +300,18 @@ class Batcher:
         statuses = [_late(item) if item.promise.done() else 200 for item in items]
         self._answering(sum([item.rows for item in items]))
         at, alone = 0, len(items) == 1
-        for item, wait_s in zip(items, waits, strict=True):
-            outputs = result.outputs if alone else [output[at : at + item.rows] for output in result.outputs]
-            at += item.rows
-            if not item.promise.done():
-                item.promise.set_result(Answer(outputs, wait_s, result.infer_s))
-        for item in items:
-            self._deadlines.discard(item, item.deadline)
-            if self._suspects:
-                self._suspects.survived(item.inputs)
-        self._finished(Finished(items, statuses, waits, result))
+        try:
+            for item, wait_s in zip(items, waits, strict=True):
+                outputs = result.outputs if alone else [output[at : at + item.rows] for output in result.outputs]
+                at += item.rows
+                if not item.promise.done():
+                    item.promise.set_result(Answer(outputs, wait_s, result.infer_s))
+            for item in items:
+                self._deadlines.discard(item, item.deadline)
+                if self._suspects:
+                    self._suspects.survived(item.inputs)
+        finally:  # or the next record would be written down in the place of this one
+            self._finished(Finished(items, statuses, waits, result))
         self._tell(at if independent else len(items), result)
 
     def _tell(self, rows: int, result: Result) -> None:

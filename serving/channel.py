@@ -186,8 +186,10 @@ class Link(asyncio.BufferedProtocol):
             if frame.id == self._lone:
                 self._lone = 0
                 self._choice.took(time.perf_counter() - self._began)
-            if (call := self._calls.pop(frame.id, None)) is not None:
-                call.done(self, self._result(frame) if frame.kind == Kind.RESULT else self._error(frame))
+            if (call := self._calls.get(frame.id)) is not None:
+                outcome = self._result(frame) if frame.kind == Kind.RESULT else self._error(frame)
+                del self._calls[frame.id]  # now: a call whose answer cannot be read is told when the connection ends
+                call.done(self, outcome)
             else:
                 self._forgotten.pop(frame.id, None)
         elif frame.kind == Kind.HELLO:

@@ -11,7 +11,15 @@ from serving.admission import DEFAULT, PRIORITIES, Admission, Places
 from serving.batching import Answer, Batcher, Item, Promise
 from serving.config import Cache
 from serving.config import Gateway as Settings
-from serving.errors import BadRequest, GaugewayError, NotReady, Overloaded, UnknownModel, UnknownVersion
+from serving.errors import (
+    BadRequest,
+    GaugewayError,
+    ModelFailure,
+    NotReady,
+    Overloaded,
+    UnknownModel,
+    UnknownVersion,
+)
 from serving.manifest import Manifest
 from serving.metrics import UNKNOWN, Cell, Histogram, Page
 from serving.protocol import Array, Parameter
@@ -365,8 +373,14 @@ class Whole:
         self._answers[index] = answer
         self._missing -= 1
         if not self._missing and not self.promise.done():
-            answers = [answer for answer in self._answers if answer is not None]
+            self._join([answer for answer in self._answers if answer is not None])
+
+    def _join(self, answers: list[Answer]) -> None:
+        try:
             outputs = [np.concatenate(pieces) for pieces in zip(*(a.outputs for a in answers), strict=True)]
+        except ValueError as error:  # a free dimension may have another length in every run
+            self.promise.set_exception(ModelFailure(f"outputs of a request's parts do not fit together: {error}"))
+        else:
             self.promise.set_result(
                 Answer(outputs, max(a.queue_s for a in answers), sum(a.infer_s for a in answers)),
             )

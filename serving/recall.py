@@ -66,10 +66,12 @@ class Recall:
 
 
 def _batches(given: list[Given]) -> Iterator[list[Given]]:
-    """Those that could have been computed together; one whose rows depend on one another stays alone."""
+    """Those whose rows fit together; one whose rows depend on one another stays alone."""
     by_key: dict[object, list[Given]] = {}
     for one in given:
-        by_key.setdefault(id(one) if one[0].key is None else one[0].key, []).append(one)
+        item, outputs = one
+        shapes = tuple([output.shape[1:] for output in outputs])  # may be those of the run that each came from
+        by_key.setdefault(id(one) if item.key is None else (item.key, shapes), []).append(one)
     yield from by_key.values()
 
 

@@ -14,7 +14,7 @@ import uvloop
 
 from serving import channel, frames
 from serving.arena import Arena
-from serving.channel import Call, Outcome, Result, connect
+from serving.channel import Call, Hello, Outcome, Result, connect
 from serving.engine import Engine
 from serving.errors import ReplicaLost
 from serving.frames import Kind, Layouts
@@ -154,6 +154,32 @@ def test_a_replica_that_talks_nonsense_is_lost(tmp_path: Path, answer: bytes) ->
         link = await connect(tmp_path / "s", lambda link: states.append(link.state))
         await until(lambda: link.state == "lost")
         assert states == ["lost"]
+        server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("kind", "meta"), [(Kind.RESULT, b"ab"), (Kind.ERROR, b"abc")])
+def test_a_call_whose_answer_is_nonsense_is_told_too(tmp_path: Path, kind: Kind, meta: bytes) -> None:
+    hello = frames.document(Kind.HELLO, Hello("m", "1", "", "r"))
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(100)
+            writer.write(hello)
+            await reader.read(100)
+            writer.write(frames.head(kind, 1, len(meta)) + meta)
+            await reader.read()
+        finally:  # also when the test ends first
+            writer.close()
+
+    async def main() -> None:
+        outcomes: list[tuple[float, Outcome]] = []
+        server = await asyncio.start_unix_server(nonsense, str(tmp_path / "s"))
+        link = await linked(tmp_path / "s")
+        link.send(_call(3, outcomes))
+        await until(lambda: link.state == "lost")
+        assert [type(outcome) for _, outcome in outcomes] == [ReplicaLost]
         server.close()
 
     asyncio.run(main())

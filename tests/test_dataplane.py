@@ -352,6 +352,44 @@ def test_when_one_part_fails_the_request_fails_once(tmp_path: Path) -> None:
     assert {500, ABANDONED} <= {status for record in records for status in record.statuses}
 
 
+def test_parts_that_do_not_fit_together_fail_their_request_and_nobody_else(tmp_path: Path) -> None:
+    of = manifest(outputs=[TensorSpec("y", "FP32", (-1, -1))])
+    wide = Function(lambda x: np.zeros((len(x), int(x.max())), np.float32))  # as wide as its run asks for
+
+    async def test(site: Site) -> None:
+        with pytest.raises(ModelFailure, match="do not fit together"):
+            await site.infer(column(*[1] * 200, *[2] * 200), deadline_s=2.0)
+        assert (await site.infer(column(3))).outputs[0].shape == (1, 3)
+        assert site.links[0].state == "ready"
+        assert site.sample("inflight_requests", model="m") == 0
+
+    with_engine(tmp_path, wide, test, table(1, {"1": 1.0}, of, batch=200))  # two parts are too much for one run
+
+
+class Broken(asyncio.Future[Answer]):
+    """A promise that cannot be kept."""
+
+    def set_result(self, result: Answer, /) -> None:
+        raise RuntimeError("broken")
+
+
+def test_a_promise_that_raises_loses_no_record(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        context, model, served = request(id="a"), site.plane.model("m"), site.served("1")
+        route = site.plane.route(model, context)
+        site.plane.submit(model, served, route, [column(1, 2)], context, Broken())
+        await until(lambda: not served.batcher.links)  # what read the answer failed with it
+        site.plane.over(model, served, context)
+        await site.attach(tmp_path / "s")
+        await site.infer(column(3))
+        reader = RingReader(tmp_path / "w.ring")
+        assert [frame.rows for frame in reader.read()] == [2, 1]
+        assert reader.lost_rows == 0
+
+    with_engine(tmp_path, Function(lambda x: x), test, table(1, {"1": 1.0}))
+
+
 def test_open_requests_are_bounded_and_what_is_refused_is_counted(tmp_path: Path) -> None:
     model = Function(lambda x: x, 0.1)
 

@@ -11,7 +11,7 @@ from serving.batching import ABANDONED, Answer
 from serving.config import Cache, Model, Version
 from serving.errors import ModelFailure
 from serving.manifest import Feature, Manifest, Prediction
-from serving.protocol import Array
+from serving.protocol import Array, TensorSpec
 from serving.record import decode
 from serving.ring import RingReader
 from serving.routing import Table
@@ -117,6 +117,22 @@ def test_rows_that_depend_on_one_another_are_recorded_alone(tmp_path: Path) -> N
     dependent = table(1, of=manifest(independent=False))
     with_engine(tmp_path, Function(lambda x: x - x.mean()), test, dependent)
     assert [decode(frame.payload).ids for frame in RingReader(tmp_path / "w.ring").read()] == [["r"], ["a"], ["b"]]
+
+
+def test_kept_answers_of_other_shapes_are_given_in_one_turn(tmp_path: Path) -> None:
+    of = msgspec.structs.replace(manifest(outputs=[TensorSpec("y", "FP32", (-1, -1))]), prediction=Prediction("y", 0))
+    wide = Function(lambda x: np.zeros((len(x), int(x.max())), np.float32))  # as wide as its run asks for
+
+    async def test(site: Site) -> None:
+        for width in (1, 2):
+            await ask(site, column(width))
+        async with asyncio.timeout(2.0):
+            again = await asyncio.gather(*(ask(site, column(width)) for width in (1, 2)))
+        assert [answer.outputs[0].shape for answer in again] == [(1, 1), (1, 2)]
+        assert lookups(site) == (2, 2)
+        assert site.sample("records_total", model="m", version="1") == 4
+
+    with_engine(tmp_path, wide, test, table(1, of=of))
 
 
 def test_nothing_is_kept_unless_asked_for(tmp_path: Path) -> None:
