@@ -23,6 +23,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._deaths: dict[bytes, Death] = {}
+        self._until = 0.0  # when the last of them is forgotten
 
     def __bool__(self) -> bool:
         return bool(self._deaths)
@@ -32,13 +33,17 @@ class Suspects:
         key = _fingerprint(inputs)
         known = self._deaths.get(key, Death(0, 0.0, None))
         if known.link is not link:
-            self._deaths[key] = Death(known.count + 1, now + POISON_S, link)
+            self._until = now + POISON_S
+            self._deaths[key] = Death(known.count + 1, self._until, link)
 
     def survived(self, inputs: Sequence[Array]) -> None:
         """Whatever killed, it was not this input."""
         self._deaths.pop(_fingerprint(inputs), None)
 
     def poisonous(self, inputs: Sequence[Array], now: float) -> bool:
+        if now >= self._until:  # or every request would be looked at until somebody dies again
+            self._deaths.clear()
+            return False
         death = self._deaths.get(_fingerprint(inputs))
         return death is not None and death.count >= POISON_DEATHS and death.until > now
 

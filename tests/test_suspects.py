@@ -27,3 +27,11 @@ def test_who_survives_is_innocent_and_texts_differ_by_what_they_say() -> None:
         suspects.died(b, link, 0.0)
     suspects.survived(a)
     assert suspects.poisonous(b, 1.0) and not suspects.poisonous(a, 1.0)
+
+
+def test_a_death_long_ago_costs_nobody_a_look() -> None:
+    suspects, x = Suspects(), [np.ones(3)]
+    suspects.died(x, object(), 0.0)
+    assert not suspects.poisonous([np.zeros(3)], POISON_S - 1.0) and suspects
+    assert not suspects.poisonous([np.zeros(3)], POISON_S)  # whoever comes next, though nobody dies any more
+    assert not suspects
