@@ -50,7 +50,11 @@ class Deadlines(Generic[T]):
 
     def _tick(self) -> None:
         now = time.monotonic()
-        while self._numbers and self._numbers[0] * TICK_S <= now:
-            for item in self._buckets.pop(heappop(self._numbers)):
-                self._expire(item)
-        self._wait()
+        try:
+            while self._numbers and self._numbers[0] * TICK_S <= now:
+                bucket = self._buckets[self._numbers[0]]
+                while bucket:
+                    self._expire(bucket.pop())
+                del self._buckets[heappop(self._numbers)]
+        finally:  # one that cannot be told must not stop the clock of the others
+            self._wait()
