@@ -10,13 +10,14 @@ from serving.admission import priority_of
 from serving.batching import Answer, Item
 from serving.config import Config
 from serving.dataplane import Context, DataPlane, Served, ServedModel
-from serving.errors import GaugewayError, Overloaded
+from serving.errors import BadRequest, GaugewayError, Overloaded
 from serving.http import BINARY, JSON, Request, Response, compressed, refusal
 from serving.protocol import InferRequest
 from serving.routing import Route
 
 log = logging.getLogger("gaugeway.inference")
 
+MAX_ID_CHARACTERS = 4096
 GONE = 499  # as code of requests whose client left
 _NOTHING: dict[str, str] = {}
 
@@ -44,7 +45,7 @@ class Inference:
                 self._plane.knock(model, client, priority)
             parsed = self._parse(request)
             if parsed and parsed.id and not given:
-                request_id = parsed.id
+                request_id = _bounded(parsed.id)
             context = self._context(request, request_id, parsed, client, priority)
             route = self._plane.route(model, context)
             served = model.version(route.version)
@@ -200,6 +201,13 @@ def refused(
     response = refusal(error)
     response.request_id = _header(request_id)
     return response
+
+
+def _bounded(request_id: str) -> str:
+    """Raises BadRequest: a record that is too large for its ring is lost with all requests of its batch."""
+    if len(request_id) > MAX_ID_CHARACTERS:
+        raise BadRequest(f"the id has {len(request_id)} characters, at most {MAX_ID_CHARACTERS} are taken")
+    return request_id
 
 
 def _header(request_id: str) -> bytes:

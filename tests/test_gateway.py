@@ -167,6 +167,8 @@ def test_the_request_id_is_the_headers_else_the_bodys_else_made(tmp_path: Path) 
         assert (await post("/v2/models/m/infer", json=body(1, id="in-body"))).headers["x-request-id"] == "in-body"
         odd = await post("/v2/models/m/infer", json=body(1, id="a\r\nb"))
         assert odd.headers["x-request-id"] == "a__b" and odd.json()["id"] == "a\r\nb"
+        assert (await post("/v2/models/m/infer", json=body(1, id="é" * 4096))).status_code == 200
+        refused(await post("/v2/models/m/infer", json=body(1, id="é" * 4097)), 400)
         made = {(await site.infer(1)).headers["x-request-id"] for _ in range(3)}
         assert len(made) == 3
         for path in ("/v2/health/live", "/v2/models/nope/infer", "/nowhere", "/v2"):
