@@ -20,6 +20,8 @@ class Report:
     workloads: Mapping[str, str]
     """What each is, by its name."""
     cells: Mapping[Cell, Medians]
+    ratios: Mapping[Cell, float]
+    """Gaugeway's requests/s over a peer's, both of their bout."""
     bare_s: Mapping[str, float]
     """Median seconds of onnxruntime's call alone, by workload."""
     peers: Mapping[str, str]
@@ -44,17 +46,17 @@ def _head(report: Report) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"Medians of {report.rounds} interleaved rounds of {report.seconds} s. Each peer has one worker and is driven"
-        " in turn by `wrk -t1` with the same request, beginning with another peer in each round; its answer was held"
-        " against onnxruntime's before. The load generator and idle peers share the machine with what is measured, so"
-        " only the ratios of one run mean anything."
+        f"Each peer has a bout with Gaugeway, the two alone on the machine with one worker each: {report.rounds} rounds"
+        f" of {report.seconds} s in which `wrk -t1` drives both in turn with the same request, beginning with the other"
+        " in each round. Answers were held against onnxruntime's before. Shown are medians, Gaugeway's over all of its"
+        " bouts. The load generator shares the machine with what is measured, so only ratios mean anything."
     )
     yield ""
     yield f"Machine: {report.machine}."
     yield ""
     yield (
-        "*Gaugeway / it* is Gaugeway's requests/s over the peer's: above 1 Gaugeway is faster. *CPU s* are seconds of"
-        " CPU time per 100,000 answered requests, user and system, of all the peer's processes, then by what they do."
+        "*Gaugeway / it* is Gaugeway's requests/s over the peer's in their bout: above 1 Gaugeway is faster."
+        " *CPU s* are seconds of CPU time per 100,000 answered requests, user and system, of all the peer's processes, then by what they do."
         " A dash: too few answers in a round to tell that percentile."
     )
 
@@ -69,17 +71,17 @@ def _tables(report: Report) -> Iterator[str]:
             cells = {
                 c.peer: m for c, m in report.cells.items() if (c.workload, c.connections) == (workload, connections)
             }
-            yield from _table(connections, cells)
+            ratios = {peer: report.ratios.get(Cell(workload, connections, peer)) for peer in cells}
+            yield from _table(connections, cells, ratios)
             yield from _overhead(cells, connections, report.bare_s.get(workload))
 
 
-def _table(connections: int, cells: Mapping[str, Medians]) -> Iterator[str]:
+def _table(connections: int, cells: Mapping[str, Medians], ratios: Mapping[str, float | None]) -> Iterator[str]:
     yield from ("", f"**{connections} connection{'s' * (connections > 1)}**", "")
     yield "| peer | requests/s | Gaugeway / it | p50 ms | p99 ms | failed | CPU s | by group |"
     yield "|---|---|---|---|---|---|---|---|"
-    ours = cells.get(OURS)
     for peer, medians in sorted(cells.items(), key=lambda item: -item[1].requests_per_s):
-        ratio = f"{ours.requests_per_s / medians.requests_per_s:.2f}" if ours and medians.requests_per_s else "-"
+        ratio = "-" if (known := ratios[peer]) is None else f"{known:.2f}"
         yield _row(
             peer,
             f"{medians.requests_per_s:,.0f}",

@@ -24,6 +24,7 @@ def report(**changes: object) -> Report:
         "seconds": 5,
         "workloads": {"small": "16 floats"},
         "cells": cells,
+        "ratios": {Cell("small", 1, "gaugeway"): 1.0, Cell("small", 1, "triton"): 2.0},
         "bare_s": {"small": 0.1e-3},
         "peers": {"triton": "the server | of a wheel"},
         "versions": {"triton": {"nvidia-pytriton": "0.7.0"}},
@@ -45,7 +46,7 @@ def test_a_ratio_above_one_says_that_gaugeway_is_faster() -> None:
     assert rows(text)["gaugeway"][1] == "1.00"
 
 
-def test_without_gaugeway_there_is_no_ratio() -> None:
+def test_without_a_bout_with_gaugeway_there_is_no_ratio() -> None:
     text = page(report()).split("**32 connections**")[1].split("## How")[0]
     assert rows(text)["triton"][:2] == ["9,000", "-"]
 
