@@ -56,8 +56,8 @@ def _head(report: Report) -> Iterator[str]:
     yield ""
     yield (
         "*Gaugeway / it* is Gaugeway's requests/s over the peer's in their bout: above 1 Gaugeway is faster."
-        " *CPU s* are seconds of CPU time per 100,000 answered requests, user and system, of all the peer's processes, then by what they do."
-        " A dash: too few answers in a round to tell that percentile."
+        " *CPU s* are seconds of CPU time per 100,000 answered requests, user and system, of all the peer's processes,"
+        " then by what they do. A dash: too few answers in a round to tell that percentile."
     )
 
 
