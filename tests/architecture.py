@@ -57,7 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.connection",),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
-    ("serving.recall",),
+    ("serving.recall", "serving.parts"),
     ("serving.dataplane",),
     ("serving.inference", "serving.links"),
     ("serving.gateway", "serving.server", "serving.admin"),
