@@ -119,11 +119,11 @@ class Server:
         return self._room(size, at) or aligned(size, at)
 
     def _sweep(self) -> None:
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)  # first: whatever one connection does
         self.now = time.monotonic()
         self.date = b"date: %s\r\n" % formatdate(usegmt=True).encode()
         for connection in list(self.connections):
             connection.sweep(self.now)
-        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
 
 class Connection(asyncio.BufferedProtocol):
