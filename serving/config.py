@@ -56,7 +56,7 @@ class Gateway(_Section, frozen=True):
     deadline_s: Seconds = 30.0  # of a request that names none; a request may only lower it
     max_body_bytes: Positive = 64 * 2**20
     max_json_depth: Positive = 100
-    max_queue_rows: Positive = 4096  # waiting rows per version and worker; more is 503
+    max_queue_rows: Positive = 2**16  # waiting rows per version and worker; more is 503
     queue_target_s: Seconds = 0.5  # beyond the batches under way, what ordinary requests may have to wait
     client: Annotated[str, Meta(pattern=r"^(address|header:[A-Za-z0-9-]+)$")] = "address"  # who is one client
     max_inflight_requests: Positive = 4096  # per worker; more is 503

@@ -12,7 +12,7 @@ from tests.faults.load import body
 from tests.faults.slow_clients import Seen, slow_clients
 from tests.gateway import Gateway, until
 
-CLIENTS, ROUNDS, ROUND_S = 500, 3, 6.5
+CLIENTS, ROUNDS, ROUND_S = 500, 2, 6.5
 HEAD_S = BODY_IDLE_S = 5.0
 SLACK_S = 3.0
 MAX_BYTES_PER_CLIENT = 2**17
