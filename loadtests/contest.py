@@ -90,7 +90,7 @@ class Contest:
     def ratios(self) -> dict[Cell, float]:
         """Our requests/s over a peer's, in their own bout."""
         return {
-            cell: medians(self._beside[cell]).requests_per_s / found.requests_per_s
+            cell: 1.0 if cell.peer == OURS else medians(self._beside[cell]).requests_per_s / found.requests_per_s
             for cell, found in self.measured().items()
             if self._beside[cell] and found.requests_per_s
         }
