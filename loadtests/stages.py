@@ -1,7 +1,7 @@
 """Where the processor time of a small request goes, stage by stage: ``python -m loadtests.stages``.
 
 A gateway worker's parts and a replica's, over their real sockets but in one process, loaded by wrk. A timer that runs
-with the processor time of the process looks every millisecond which line is at work; a stage's share of the looks
+with the processor time of the process looks again and again which line is at work; a stage's share of the looks
 is its share of the time. What is not in it: the waking of one process by another, which a request of a lone
 connection waits for four times.
 """
@@ -34,7 +34,7 @@ from serving.runtime import Session
 from serving.server import Server
 from serving.worker import listen
 
-EVERY_S = 0.001
+EVERY_S = 0.001  # asked for; the system's own clock may tick only every 4 ms
 
 # The file, or the file and the function, of the innermost line of ours that is at work; the first that fits.
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -82,7 +82,7 @@ class Call:
     meta: bytes
     buffers: list[memoryview | bytes]
     rows: int
-    deadline: float  # on the loop's clock
+    deadline: float  # on the clock of time.monotonic, which is the loop's
     done: Callable[["Link", Outcome], None]
     priority: int = 0
     id: int = 0  # given by the link

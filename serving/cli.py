@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,16 +106,7 @@ def publish(
             time=time, lineage=dict(_pair(text) for text in settings), block_s=settled.monitors.block_s,
             batch_tolerance=batch_tolerance,
         )  # fmt: skip
-    manifest = published.manifest
-    if as_json:
-        _print_json({"model": manifest.model, "version": manifest.version, "digest": manifest.digest,
-                     "created": published.created, "notes": published.notes,
-                     "manifest": msgspec.to_builtins(manifest)})  # fmt: skip
-        return
-    what = "published" if published.created else "already there, the same content:"
-    out.print(f"{what} [bold]{manifest.model}[/] version [bold]{manifest.version}[/]  sha256:{manifest.digest[:16]}…")
-    for note in published.notes:
-        out.print(f"  note: {note}", highlight=False)
+    _tell(published.manifest, published.created, published.notes, as_json)
 
 
 @app.command(epilog="Example: gaugeway models --json")
@@ -213,6 +205,18 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"expected a weight in 0..1, got {text!r}") from None
+
+
+def _tell(manifest: Manifest, created: bool, notes: Sequence[str], as_json: bool) -> None:
+    """What became of a publication."""
+    if as_json:
+        _print_json({"model": manifest.model, "version": manifest.version, "digest": manifest.digest,
+                     "created": created, "notes": notes, "manifest": msgspec.to_builtins(manifest)})  # fmt: skip
+        return
+    what = "published" if created else "already there, the same content:"
+    out.print(f"{what} [bold]{manifest.model}[/] version [bold]{manifest.version}[/]  sha256:{manifest.digest[:16]}…")
+    for note in notes:
+        out.print(f"  note: {note}", highlight=False)
 
 
 def _tolerance(value: float) -> float:

@@ -182,7 +182,7 @@ class DataPlane:
         try:
             items = self._items(served, route, inputs, context, promise)
             served.batcher.submit(*items)
-        except BaseException:
+        except BaseException:  # whatever it was, the place is free again
             self.over(model, served, context)
             raise
         return items

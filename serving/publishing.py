@@ -99,7 +99,23 @@ def publish(
         files[REFERENCE_FILE] = profile.encode()
         told = {"reference": reference.name, "reference_rows": str(profile.rows),
                 "reference_sha256": sha256(reference.read_bytes()).hexdigest()} | told  # fmt: skip
-    unnamed = Manifest(
+    unnamed = _manifest(name, version, report, said, files, told, batch_tolerance)
+    manifest, created = _store(repository, unnamed, files)
+    notes = (*_notes(said, profile), *agreement.notes(manifest), *_twins(repository, manifest))
+    return Published(manifest, created, notes)
+
+
+def _manifest(
+    name: str,
+    version: str | None,
+    report: Report,
+    said: Description,
+    files: Mapping[str, bytes],
+    lineage: dict[str, str],
+    batch_tolerance: float,
+) -> Manifest:
+    """Without a version, its number is still to be given."""
+    return Manifest(
         model=name,
         version=version or "",
         files={file: sha256(data).hexdigest() for file, data in files.items()},
@@ -107,12 +123,9 @@ def publish(
         rows_independent=report.rows_independent,
         batch_tolerance=batch_tolerance,
         batch_difference=report.batch_difference,
-        lineage=told,
+        lineage=lineage,
         **msgspec.structs.asdict(said),
     )
-    manifest, created = _store(repository, unnamed, files)
-    notes = (*_notes(said, profile), *agreement.notes(manifest), *_twins(repository, manifest))
-    return Published(manifest, created, notes)
 
 
 def resolve_features(names: Sequence[str], signature: Signature) -> tuple[Feature, ...]:

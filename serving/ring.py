@@ -80,22 +80,22 @@ class RingWriter:
         self._head, self._tail = _get(self._map, _HEAD), _get(self._map, _TAIL)
         self.number, self.rows = _NEXT_FRAME.unpack_from(self._map, _NEXT)
         self._opened = self._mark = self._head
-        self._expected = False  # the next frame is numbered already
+        self._expected = -1  # rows of the next frame, if it is numbered already
         self._marks: deque[int] = deque()  # beginnings of frames of this writer, a `_SHARE` of the ring apart
 
     def expect(self, rows: int) -> None:
         """Number the next frame, which `append` writes: if that never comes, its rows count as lost."""
         self.number += 1
         self.rows += rows
-        self._expected = True
+        self._expected = rows
         self._map[_NEXT : _NEXT + 16] = _NEXT_FRAME.pack(self.number, self.rows)
 
     def append(self, payload: bytes, rows: int) -> bool:
         """Write one frame; False (and a gap in the numbers) when it is too large for this ring."""
-        if not self._expected:
+        if self._expected != rows:  # what was expected and did not come counts as lost
             self.expect(rows)
         body = _NUMBERS.pack(self.number - 1, self.rows - rows, rows) + payload
-        self._expected = False
+        self._expected = -1
         size = _padded(len(payload))
         if size > self._capacity // _LARGEST:
             return False

@@ -307,3 +307,13 @@ def test_rows_that_were_expected_and_never_written_count_as_lost(tmp_path: Path)
     reader = RingReader(path)
     assert [(frame.number, frame.rows) for frame in reader.read()] == [(0, 2), (2, 3)]
     assert (reader.lost_frames, reader.lost_rows) == (1, 5)
+
+
+def test_a_frame_that_was_expected_and_given_up_does_not_give_its_rows_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "w.ring"
+    writer = RingWriter(path, 2**16)
+    writer.expect(5)  # and making it failed
+    writer.append(b"other", 2)
+    reader = RingReader(path)
+    assert [(frame.number, frame.rows_before, frame.rows) for frame in reader.read()] == [(1, 5, 2)]
+    assert (reader.lost_frames, reader.lost_rows) == (1, 5)
