@@ -1,14 +1,14 @@
 """A `Server` in this process whose application is a plain function; blocking sockets of the tests ask it.
 
-`/…` is echoed: method, path, and the body behind a line. `/later` is answered in a turn of its own, `/never` by
-nobody, `/large/N` with N bytes.
+`/…` is echoed: method, path, and the body behind a line. `/later` is answered in a turn of its own, `/held` when the
+test lets it go, `/never` by nobody, `/large/N` with N bytes.
 """
 
 import asyncio
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvloop
@@ -25,6 +25,7 @@ class Echo:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, bytes]] = []
         self.left = 0
+        self.held: list[Callable[[], None]] = []
 
     def __call__(self, request: Request) -> None:
         body = bytes(request.body)
@@ -35,6 +36,8 @@ class Echo:
             response.body = bytes(int(request.path.rpartition("/")[2]))
         if request.path.startswith("/later"):
             asyncio.get_running_loop().call_later(0.02, request.answer, response)
+        elif request.path == "/held":
+            self.held.append(lambda: request.answer(response))
         elif request.path != "/never":
             request.answer(response)
 
@@ -61,6 +64,11 @@ class Listening:
         """Begin to end; `stop` waits for the end."""
         self._drain_s = timeout_s
         self._loop.call_soon_threadsafe(self._stop.set)
+
+    def let_go(self) -> None:
+        """Answer what is held."""
+        while self.echo.held:
+            self._loop.call_soon_threadsafe(self.echo.held.pop())
 
     def stop(self) -> None:
         if self._drain_s is None:

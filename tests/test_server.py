@@ -150,14 +150,16 @@ def test_a_head_that_begins_behind_an_answer_has_its_time() -> None:
 
 def test_a_drain_answers_what_was_asked_and_takes_nothing_new() -> None:
     with listening() as server, server.connect() as asking, server.connect() as sending, server.connect() as idle:
-        asking.send(request("/later"), request("/b"))
+        asking.send(request("/held"), request("/b"))
+        until(lambda: bool(server.echo.held), "the request", 5)
         whole = request("/a", method="POST", body=bytes(2**20))
         sending.send(whole[:-5])
         until(lambda: server.server.buffered_bytes > 0, "the beginning of a body", 5)
         server.drain(5.0)
         assert idle.answers() == []
+        server.let_go()
         (only,) = asking.answers()
-        assert only.body == b"GET /later\n" and only.closes
+        assert only.body == b"GET /held\n" and only.closes
         with pytest.raises(ConnectionRefusedError):
             server.connect()
         (only,) = sending.send(whole[-5:]).answers()
