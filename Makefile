@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/gaugeway demo $(DEMO)
 
 test: dev system
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadgroup)
 
 lint: dev
 	$(BIN)/ruff check .
@@ -49,7 +49,8 @@ bench: dev system
 	$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(BENCH)
 
 soak: dev
-	GAUGEWAY_OVERLOAD_S=$(OVERLOAD_S) $(BIN)/python -m pytest tests/faults/test_overload.py
+	GAUGEWAY_OVERLOAD_S=$(OVERLOAD_S) $(BIN)/python -m pytest -m "" tests/faults/test_overload.py
+	$(BIN)/python -m pytest -m soak --deselect tests/faults/test_overload.py
 	$(BIN)/python -m loadtests.soak $(SOAK)
 
 # The lock of the tests holds only what the first does not, so `make demo` and `make test` share every pin.

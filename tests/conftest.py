@@ -1,4 +1,7 @@
-"""Marks tests by their folder and runs the fast ones first."""
+"""Marks tests by their folder and runs the fast ones first.
+
+With several test processes (``-n``) all that start gateways share one of them: one cluster, one after the other.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (folder := _folder(item.path)) in SLOW:
             item.add_marker(folder)
+            item.add_marker(pytest.mark.xdist_group("gateways"))
     items.sort(key=lambda item: _rank(item.path))  # stable: the order within a folder stands
 
 

@@ -122,6 +122,7 @@ def test_a_storm_of_retries_is_over_soon(site: Site) -> None:
     assert after_a_storm(site) > 0.95
 
 
+@pytest.mark.soak
 def test_without_the_limits_the_same_storm_goes_on(tmp_path: Path) -> None:
     with exact(tmp_path, gateway=UNLIMITED) as unlimited:
         assert after_a_storm(unlimited) < 0.2

@@ -41,6 +41,7 @@ def test_no_request_is_lost_or_mixed_up_when_replicas_are_killed_under_load(gate
     assert (counted.refused, counted.broken) == (0, 0) and counted.requests > 150
 
 
+@pytest.mark.soak
 def test_without_retries_the_same_kill_fails_requests(tmp_path: Path) -> None:
     with running(tmp_path, {"steps": models.slow(1000)}, extra=TWO, retries=0) as up:
         until(lambda: len(_pids(up)) == 2, "two replicas")
