@@ -68,10 +68,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.client", "serving.up"),
     # the demo and the command line
     ("serving.demo",),
+    ("serving.commands",),
     ("serving.cli",),
 )
 
-FOLDERS = ("serving.codec", "serving.demo", "serving.migrations", "monitors.drift")
+FOLDERS = ("serving.codec", "serving.commands", "serving.demo", "serving.migrations", "monitors.drift")
 
 # What the sidecar's package may know of the serving side.
 MONITORS_MAY_IMPORT = (
@@ -107,19 +108,19 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
     "pyarrow": ("serving.demo", "serving.rows"),
     "ray": ("serving.cluster", "serving.controller", "serving.node", "serving.replica"),
-    "rich": ("serving.cli", "serving.demo"),
+    "rich": ("serving.cli", "serving.commands", "serving.demo"),
     "scipy": ("monitors.loss", "serving.demo"),
     "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
-    "typer": ("serving.cli",),
+    "typer": ("serving.cli", "serving.commands"),
     "uvloop": ("serving.replica", "serving.worker"),
 }
 
 # Imports inside a function, with the reason.
 LAZY: dict[tuple[str, str], str] = {
     ("serving.up", "serving.cluster"): "parts of Ray's environment are read when it is imported",
-    ("serving.cli", "serving.demo.run"): "needs the extra `demo`",
-    ("serving.cli", "serving.publishing"): "SQL and arrow, for this command alone",
-    ("serving.cli", "serving.repository"): "SQL, for two commands alone",
+    ("serving.commands.demo", "serving.demo.run"): "needs the extra `demo`",
+    ("serving.commands.registry", "serving.publishing"): "SQL and arrow, for this command alone",
+    ("serving.commands.registry", "serving.repository"): "SQL, for two commands alone",
     ("serving.client", "serving.repository"): "SQL, only when no gateway runs",
 }
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from monitors import reference as references
 from serving import cli
+from serving.commands import registry as commands
 from serving.errors import BadRequest, Conflict, PublishRefused
 from serving.manifest import Feature, Prediction
 from serving.protocol import Array
@@ -159,7 +160,7 @@ def test_the_table_of_models_says_who_shares_runs(
     publish(repository, "strict", _model(tmp_path, models.mean_over_words()))
     config = tmp_path / "gaugeway.toml"
     config.write_text(f'data_dir = "{tmp_path}"\n')
-    monkeypatch.setattr(cli, "out", Console(width=200))
+    monkeypatch.setattr(commands, "out", Console(width=200))
     shown = CliRunner().invoke(cli.app, ["models", "--config", str(config)]).output
     rows = {line.split()[1]: line.rpartition("│")[0].rpartition("│")[2].strip() for line in shown.splitlines()[3:-1]}
     assert rows == {"bits": "yes", "rounding": "yes, within 1e-05", "strict": "no"}

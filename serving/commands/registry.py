@@ -1,0 +1,98 @@
+"""The registry from the command line: `publish`, `models`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+
+from serving.commands.console import AsJson, ConfigFile, err, out, pair, print_json
+from serving.config import load
+from serving.errors import BadRequest
+from serving.manifest import REFERENCE_FILE, Manifest, check_tolerance
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: gaugeway publish flights model.onnx --task classification --prediction probabilities:1"
+                    " --features hour,carrier:categorical --reference january.parquet --label late")  # fmt: skip
+def publish(
+    name: str,
+    file: Path,
+    version: Annotated[str | None, typer.Option(help="Default: the next number.")] = None,
+    task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="OUTPUT or OUTPUT:COLUMN.")] = None,
+    features: Annotated[
+        str, typer.Option(help="Names in order, `name:categorical` for codes: a,b,c:categorical.")
+    ] = "",
+    reference: Annotated[Path | None, typer.Option(help="Rows (Parquet, CSV) like those at training time.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")] = None,
+    batch_tolerance: Annotated[
+        float,
+        typer.Option(
+            callback=lambda value: _tolerance(value),
+            metavar="DIFFERENCE",
+            help="Requests share runs when rows run together differ by at most this x max(1, |value|); 0: no bit.",
+        ),
+    ] = 0.0,
+    settings: Annotated[list[str], typer.Option("--set", help="Lineage, key=value; repeatable.")] = [],  # noqa: B006
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an immutable version of an ONNX file; what is not given is not monitored, and said so."""
+    from serving import publishing
+    from serving.repository import Repository
+
+    settled = load(config)
+    with err.status("validating in a process of its own …"):
+        published = publishing.publish(
+            Repository.of(settled), name, file, version=version, task=task, prediction=prediction,
+            features=[feature for feature in features.split(",") if feature], reference=reference, label=label,
+            time=time, lineage=dict(pair(text) for text in settings), block_s=settled.monitors.block_s,
+            batch_tolerance=batch_tolerance,
+        )  # fmt: skip
+    _tell(published.manifest, published.created, published.notes, as_json)
+
+
+@app.command(epilog="Example: gaugeway models --json")
+def models(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Every published version, oldest first."""
+    from serving.repository import Repository
+
+    manifests = Repository.of(load(config)).manifests()
+    if as_json:
+        print_json([{**msgspec.to_builtins(m), "digest": m.digest} for m in manifests])
+        return
+    table = Table("model", "version", "digest", "task", "features", "reference", "batches")
+    for m in manifests:
+        table.add_row(m.model, m.version, m.digest[:12], m.task or "-", str(len(m.features) or "-"),
+                      "yes" if REFERENCE_FILE in m.files else "-", _batches(m))  # fmt: skip
+    out.print(table if manifests else "nothing is published yet; see `gaugeway publish --help`")
+
+
+def _tell(manifest: Manifest, created: bool, notes: Sequence[str], as_json: bool) -> None:
+    """What became of a publication."""
+    if as_json:
+        print_json({"model": manifest.model, "version": manifest.version, "digest": manifest.digest,
+                     "created": created, "notes": notes, "manifest": msgspec.to_builtins(manifest)})  # fmt: skip
+        return
+    what = "published" if created else "already there, the same content:"
+    out.print(f"{what} [bold]{manifest.model}[/] version [bold]{manifest.version}[/]  sha256:{manifest.digest[:16]}…")
+    for note in notes:
+        out.print(f"  note: {note}", highlight=False)
+
+
+def _tolerance(value: float) -> float:
+    try:
+        return check_tolerance(value)
+    except BadRequest as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _batches(manifest: Manifest) -> str:
+    if not manifest.rows_independent:
+        return "no"
+    return "yes" if manifest.batch_difference is None else f"yes, within {manifest.batch_tolerance:g}"
