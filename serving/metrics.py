@@ -56,7 +56,9 @@ NAMES: dict[str, Spec] = {
 
 CONTROL: dict[str, Spec] = {  # of the controller, which has a listener of its own
     "replicas": Spec("gauge", "Replicas of a version by state.", (*_MV, "state")),
+    "replicas_wanted": Spec("gauge", "Replicas that a version should have at least; 0 where it may sleep.", _MV),
     "model_info": Spec("gauge", "1 for each version that is served.", (*_MV, "digest")),
+    "controller_problem": Spec("gauge", "1 while the controller cannot bring about what is wanted, else 0."),
     "table_generation": NAMES["table_generation"],
     "route_weight": NAMES["route_weight"],
 }
@@ -254,10 +256,12 @@ class Control:
         found = self._status()
         series: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in CONTROL}
         series["table_generation"][()] = [float(found["generation"])]
+        series["controller_problem"][()] = [float(bool(found["problem"]))]
         for model, entry in found["models"].items():
             for version, one in entry["versions"].items():
                 series["model_info"][model, version, one["digest"]] = [1.0]
                 series["route_weight"][model, version] = [entry["weights"].get(version, 0.0)]
+                series["replicas_wanted"][model, version] = [float(one["wanted_replicas"])]
                 states = Counter(replica["state"] for replica in one["replicas"])
                 for state in ("ready", "suspect", "draining", "unlinked"):
                     series["replicas"][model, version, state] = [float(states[state])]

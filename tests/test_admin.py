@@ -19,13 +19,18 @@ from serving.metrics import CONTROL
 
 STATUS: dict[str, Any] = {
     "generation": 7,
+    "problem": "version '2' of 'm' does not start: no CPU",
     "models": {
         "m": {
             "weights": {"1": 0.75, "2": 0.25},
             "versions": {
-                "1": {"digest": "d1", "replicas": [{"state": "ready"}, {"state": "ready"}, {"state": "draining"}]},
-                "2": {"digest": "d2", "replicas": [{"state": "unlinked"}]},
-                "3": {"digest": "d3", "replicas": []},
+                "1": {
+                    "digest": "d1",
+                    "wanted_replicas": 2,
+                    "replicas": [{"state": "ready"}, {"state": "ready"}, {"state": "draining"}],
+                },
+                "2": {"digest": "d2", "wanted_replicas": 1, "replicas": [{"state": "unlinked"}]},
+                "3": {"digest": "d3", "wanted_replicas": 0, "replicas": []},
             },
         }
     },
@@ -275,6 +280,9 @@ def test_the_controllers_metrics_are_its_status() -> None:
         ("m", "1", "draining"): 1,
         ("m", "2", "unlinked"): 1,
     }
+    wanted = {key[1:]: value for key, value in found.items() if key[0] == "gaugeway_replicas_wanted"}
+    assert wanted == {("m", "1"): 2, ("m", "2"): 1, ("m", "3"): 0}
+    assert found["gaugeway_controller_problem",] == 1
     assert replicas["m", "3", "ready"] == 0.0  # said, so that an alert can see it
 
 
