@@ -49,6 +49,7 @@ class Hello(msgspec.Struct, frozen=True):
     replica: str
     protocol: int = frames.VERSION
     shares: bool = False  # it reads the memory that was offered
+    pool: str = ""
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True):

@@ -117,9 +117,13 @@ class RaySection(_Section, frozen=True):
     drain_s: Seconds = 20.0
 
 
+Cpus = Annotated[float, Meta(gt=0)]
+Gpus = Annotated[float, Meta(ge=0)]
+
+
 class Resources(_Section, frozen=True):
-    cpu: Annotated[float, Meta(gt=0)] = 0.25  # logical CPUs reserved for a replica
-    gpu: Annotated[float, Meta(ge=0)] = 0.0
+    cpu: Cpus = 0.25  # logical CPUs reserved for a replica
+    gpu: Gpus = 0.0
     threads: Positive = 1  # intra-op threads of ONNX Runtime
 
 
@@ -127,6 +131,10 @@ class Replicas(_Section, frozen=True):
     min: Annotated[int, Meta(ge=0)] = 1
     max: Annotated[int, Meta(ge=0)] = 0  # 0: as many as min, at least 1
     target_busy_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.7
+    queue_target_s: Seconds = 0.1  # of work that may wait for a replica, beyond its next run
+    up_after_s: Annotated[float, Meta(ge=0)] = 0.5  # replicas are added once they were wanted for so long,
+    down_after_s: Annotated[float, Meta(ge=0)] = 60.0  # and taken away once they were not
+    sleep_after_s: Seconds = 300.0  # without a request, to zero if `min` is 0
 
     def __post_init__(self) -> None:
         if self.max == 0:
@@ -143,13 +151,48 @@ class Cache(_Section, frozen=True):
     scope: Literal["client", "shared"] = "client"
 
 
+class Pool(Replicas, frozen=True):
+    """Replicas of a version that are alike: the keys of `Replicas` and, since msgspec has one base, of `Resources`."""
+
+    name: Annotated[str, Meta(pattern=f"^({NAME.pattern})?$")] = ""  # empty: gpu with a GPU, else cpu
+    cpu: Cpus = Resources().cpu
+    gpu: Gpus = Resources().gpu
+    threads: Positive = Resources().threads
+    max_batch_rows: Annotated[int, Meta(ge=0)] = 0  # 0: the version's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name:
+            msgspec.structs.force_setattr(self, "name", "gpu" if self.gpu else "cpu")
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(cpu=self.cpu, gpu=self.gpu, threads=self.threads)
+
+
 class Version(_Section, frozen=True):
-    """How one version is served; what it is lies in the registry."""
+    """How one version is served; what it is lies in the registry. Without `pools` it has one."""
 
     resources: Resources = field(default_factory=Resources)
     replicas: Replicas = field(default_factory=Replicas)
+    pools: tuple[Pool, ...] = ()
     max_batch_rows: Positive = 256
     cache: Cache = field(default_factory=Cache)
+
+    def __post_init__(self) -> None:
+        if self.pools and (self.resources != Resources() or self.replicas != Replicas()):
+            raise ValueError("`pools` say resources and replicas: `resources` and `replicas` cannot stand beside them")
+        names = [pool.name for pool in self.pools]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two pools are called {doubled[0]!r}: give each a `name`")
+
+    @property
+    def by_pool(self) -> dict[str, Pool]:
+        """Every pool by its name, with the bound of its batches filled in."""
+        asdict = msgspec.structs.asdict
+        pools = self.pools or (Pool(**asdict(self.resources), **asdict(self.replicas)),)
+        most = self.max_batch_rows
+        return {p.name: msgspec.structs.replace(p, max_batch_rows=p.max_batch_rows or most) for p in pools}
 
 
 class Shadow(_Section, frozen=True):

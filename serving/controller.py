@@ -19,17 +19,18 @@ from ray.serve.config import ProxyLocation
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serving import admin, planning
-from serving.config import Config, dump, restore
+from serving.config import Config, Pool, Version, dump, restore
 from serving.manifest import Manifest
 from serving.node import NodeActor
-from serving.planning import Key, Plan
-from serving.replica import application, name_of
+from serving.planning import RUNNING, Key, Plan, PoolKey
+from serving.replica import DEPLOYMENT, application, name_of
 from serving.repository import Repository
 from serving.routing import Table
 
 log = logging.getLogger("gaugeway.controller")
 
 NAMESPACE, NAME = "gaugeway", "controller"
+FAILED = "DEPLOY_FAILED"
 PERIOD_S = 0.4
 STOP_S = 80.0  # for a node's processes to drain and end
 
@@ -46,15 +47,15 @@ class Controller:
         self._table = _last_table(self._config)
         self._plan = Plan({}, {}, {})
         self._manifests: dict[Key, Manifest] = {}
-        self._deployed: set[Key] = set()
-        self._states: dict[Key, str] = {}
+        self._deployed: set[PoolKey] = set()
+        self._states: dict[PoolKey, str] = {}
         self._nodes: dict[str, Any] = {}
         self._installed: dict[str, int] = {}
         self._problem, self._reconciled = "", False
         self._stamp = (-1, -1)  # of the desired state that the plan follows
         self._stopping = threading.Event()
         self._stop_asked = threading.Event()
-        self._retired: dict[Key, float] = {}
+        self._retired: dict[PoolKey, float] = {}
         self._reconciling = threading.Thread(target=self._run, name="reconcile", daemon=True)
         self._reconciling.start()
         threading.Thread(target=admin.serve, args=(self._config, self), name="admin", daemon=True).start()
@@ -84,16 +85,15 @@ class Controller:
             return "Ray Serve and the gateway's processes"
         if not self._table.generation:
             return "the routing table"
-        waiting = [f"{model} {version}" for model, version in self._plan.versions
-                   if self._states.get((model, version)) not in ("RUNNING", "DEPLOY_FAILED")]  # fmt: skip
+        waiting = [name_of(*key) for key in self._plan.pools if self._states.get(key) not in (RUNNING, FAILED)]
         return f"replicas of {', '.join(waiting)}" if waiting else ""
 
     def failures(self) -> list[str]:
-        """A sentence for each version whose replicas cannot start."""
-        failed = {key for key in self._plan.versions if self._states.get(key) == "DEPLOY_FAILED"}
+        """A sentence for each pool whose replicas cannot start."""
+        failed = {key for key in self._plan.pools if self._states.get(key) == FAILED}
         messages = _messages() if failed else {}
-        return [f"version {version!r} of {model!r} does not start: {messages.get((model, version), '')}"
-                for model, version in sorted(failed)]  # fmt: skip
+        return [f"version {version!r} of {model!r} does not start in pool {pool!r}:"
+                f" {messages.get((model, version, pool), '')}" for model, version, pool in sorted(failed)]  # fmt: skip
 
     def ask_to_stop(self) -> None:
         self._stop_asked.set()
@@ -143,28 +143,31 @@ class Controller:
             self._plan = planning.plan(desired.models, published)
             self._stamp = stamp
         self._states = _states()
-        self._deploy(set(self._plan.versions) - self._deployed)
-        running = {key for key in self._plan.versions if self._states.get(key) == "RUNNING"}
+        pools = self._plan.pools
+        self._deploy({key: pool for key, pool in pools.items() if key not in self._deployed})
+        running = planning.running(self._plan, self._states)
         self._publish(planning.table(self._plan, self._manifests, running, self._table))
-        self._delete(self._deployed - set(self._plan.versions))
+        kept = _routed(self._table) - running  # what was wanted for them stays until all that is wanted runs
+        self._delete({key for key in self._deployed - pools.keys() if key[:2] not in kept})
 
-    def _deploy(self, missing: set[Key]) -> None:
-        config = dump(msgspec.structs.replace(self._config, models=self._plan.models)) if missing else ""
+    def _deploy(self, missing: Mapping[PoolKey, Pool]) -> None:
+        config = dump(msgspec.structs.replace(self._config, models={})) if missing else ""
         targets = []
-        for key in sorted(missing - self._states.keys()):
-            how = self._plan.versions[key]
-            app = application(config, *key, how, self._config.ray.health_check_period_s, self._config.ray.drain_s)
+        for key in sorted(missing.keys() - self._states.keys()):
+            model, version, _ = key
+            app = application(config, model, version, missing[key], self._config.ray.health_check_period_s,
+                              self._config.ray.drain_s)  # fmt: skip
             targets.append(serve.RunTarget(app, name=name_of(*key), route_prefix=None))
         if targets:
             serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-        self._deployed |= missing - _leaving(self._states)  # those are deployed anew once they are gone
+        self._deployed |= missing.keys() - _leaving(self._states)  # those are deployed anew once they are gone
 
-    def _delete(self, unwanted: set[Key]) -> None:
-        """Only once every worker has the table without them for a while."""
+    def _delete(self, unwanted: set[PoolKey]) -> None:
+        """Only once they have been unwanted for a while: every worker has the table without them by then."""
         now = time.monotonic()
         self._retired = {key: self._retired.get(key, now) for key in unwanted}
         for key, since in self._retired.items():
-            if now - since > 2.0 and key not in _routed(self._table):
+            if now - since > 2.0:
                 serve.delete(name_of(*key), _blocking=False)
                 self._deployed.discard(key)
 
@@ -185,18 +188,21 @@ class Controller:
 
     def _model_status(self, name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
         entry = self._table.models.get(name)
-        versions = {version: self._version_status((model, version), nodes)
-                    for model, version in self._plan.versions if model == name}  # fmt: skip
+        versions = {version: self._version_status((model, version), how, nodes)
+                    for (model, version), how in self._plan.versions.items() if model == name}  # fmt: skip
         return {"weights": entry.policy.weights if entry else {}, "wanted": self._plan.weights[name],
                 "sticky": self._plan.models[name].sticky, "versions": versions}  # fmt: skip
 
-    def _version_status(self, key: Key, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    def _version_status(self, key: Key, how: Version, nodes: list[dict[str, Any]]) -> dict[str, Any]:
         links = {link["replica"]: link for node in nodes for worker in node["workers"] for link in worker["links"]}
         replicas = [{**replica, **links.get(replica["replica"], {"state": "unlinked", "load": 0})}
                     for node in nodes for replica in node["replicas"]
                     if (replica["model"], replica["version"]) == key]  # fmt: skip
-        return {"digest": self._manifests[key].digest, "state": self._states.get(key, "PENDING"),
-                "wanted_replicas": self._plan.versions[key].replicas.min, "replicas": replicas}  # fmt: skip
+        pools = {name: {"state": self._states.get((*key, name), "PENDING"), "wanted_replicas": pool.min,
+                        "cpu": pool.cpu, "gpu": pool.gpu} for name, pool in how.by_pool.items()}  # fmt: skip
+        state = next((pool["state"] for pool in pools.values() if pool["state"] != RUNNING), RUNNING)
+        return {"digest": self._manifests[key].digest, "state": state, "pools": pools,
+                "wanted_replicas": sum(pool.min for pool in how.by_pool.values()), "replicas": replicas}  # fmt: skip
 
 
 ControllerActor = ray.remote(Controller)
@@ -212,26 +218,26 @@ def _node_status(node: Any) -> dict[str, Any]:
         return {"node": "", "processes": [], "replicas": [], "workers": [], "monitors": monitors}
 
 
-def _states() -> dict[Key, str]:
+def _states() -> dict[PoolKey, str]:
     """Serve's state of each of our applications."""
     applications = serve.status().applications
-    keys = {name: tuple(name.split(" ")) for name in applications if name.count(" ") == 1}
-    return {(key[0], key[1]): str(applications[name].status.value) for name, key in keys.items()}
+    keys = {name: name.split(" ") for name in applications if name.count(" ") == 2}
+    return {(key[0], key[1], key[2]): str(applications[name].status.value) for name, key in keys.items()}
 
 
-def _messages() -> dict[Key, str]:
+def _messages() -> dict[PoolKey, str]:
     """Why an application does not run: the last line of what Serve says, which is the exception's."""
-    found: dict[Key, str] = {}
+    found: dict[PoolKey, str] = {}
     applications = serve.status().applications
     for key in _states():
-        text = applications[name_of(*key)].deployments["replica"].message
+        text = applications[name_of(*key)].deployments[DEPLOYMENT].message
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         named = [line for line in lines if re.match(r"[\w.]*(Error|Corrupt|Failure|Exception|Refused)\b", line)]
         found[key] = (named or lines or ["Serve does not say why"])[-1][:500]
     return found
 
 
-def _leaving(states: Mapping[Key, str]) -> set[Key]:
+def _leaving(states: Mapping[PoolKey, str]) -> set[PoolKey]:
     return {key for key, state in states.items() if state == "DELETING"}
 
 

@@ -18,6 +18,7 @@ class Announcement(msgspec.Struct, frozen=True):
     socket: str
     pid: int
     node: str = ""
+    pool: str = ""
 
 
 def announce(socket_dir: Path, announcement: Announcement) -> Path:

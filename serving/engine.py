@@ -81,11 +81,12 @@ class Engine:
         model: Model,
         *,
         replica: str = "",
+        pool: str = "",
         max_batch_rows: int = 256,
         max_queue_rows: int = 8192,
         expected_s: float = 0.0,
     ) -> None:
-        self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica)
+        self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica, pool=pool)
         self._outputs, self._model = manifest.signature.outputs, model
         self._independent, self._checked = manifest.rows_independent, Checked(manifest, model)
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows

@@ -46,7 +46,8 @@ class Node:
                 {"name": c.name, "pid": c.pid, "state": "running" if c.running else "down", "restarts": c.restarts}
                 for c in self._children
             ],
-            "replicas": [{"node": self.name, "model": r.model, "version": r.version, "replica": r.replica, "pid": r.pid}
+            "replicas": [{"node": self.name, "model": r.model, "version": r.version, "pool": r.pool,
+                          "replica": r.replica, "pid": r.pid}
                          for r in announced(self._config.socket_dir).values()],
             "monitors": self._verdicts(),
             "workers": [json.loads(path.read_text()) for path in sorted(reports.glob("*.json"))],

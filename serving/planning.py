@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.config import Model, Version
+from serving.config import Model, Pool, Version
 from serving.manifest import Manifest
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial, rebalance
 
 Key = tuple[str, str]  # model, version
+PoolKey = tuple[str, str, str]  # model, version, pool
+RUNNING = "RUNNING"  # as Ray Serve calls it
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,10 @@ class Plan:
     versions: dict[Key, Version]
     weights: dict[str, dict[str, float]]
     models: dict[str, Model]
+
+    @property
+    def pools(self) -> dict[PoolKey, Pool]:
+        return {(*key, name): pool for key, how in self.versions.items() for name, pool in how.by_pool.items()}
 
 
 def plan(desired: Mapping[str, Model], published: Sequence[Manifest]) -> Plan:
@@ -35,6 +41,12 @@ def plan(desired: Mapping[str, Model], published: Sequence[Manifest]) -> Plan:
 def _named(model: Model, weights: Mapping[str, float]) -> list[str]:
     """Every version that a model's description mentions, once."""
     return list(dict.fromkeys([*weights, *(shadow.version for shadow in model.shadows), *model.versions]))
+
+
+def running(plan: Plan, states: Mapping[PoolKey, str]) -> set[Key]:
+    """The versions of which every pool runs: only then they can take what their pools are there for."""
+    down = {key[:2] for key in plan.pools if states.get(key) != RUNNING}
+    return set(plan.versions) - down
 
 
 def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: Table) -> Table:

@@ -1,4 +1,4 @@
-"""The Ray Serve deployment of one model version: an ONNX Runtime session behind the direct channel.
+"""The Ray Serve deployment of one pool of a model version: an ONNX Runtime session behind the direct channel.
 
 Serve places, watches and replaces replicas; it never carries a request. The channel runs in a thread with a loop of
 its own, so that Serve's control traffic and the requests do not wait for each other.
@@ -12,10 +12,11 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import uvloop
 from ray import serve
 
-from serving.config import Version, restore
+from serving.config import Pool, Resources, restore
 from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
 from serving.errors import ModelFailure
@@ -26,22 +27,25 @@ from serving.runtime import Session, load
 log = logging.getLogger("gaugeway.replica")
 
 
+DEPLOYMENT = "replica"
 HANGS_S = 5.0  # after its deadline, when interrupting it has not helped
 
 
 class Replica:
-    """Loads, verifies, warms, listens, announces itself; drains when Serve lets it go."""
+    """Loads, verifies, warms, listens, announces itself; drains when Serve lets it go.
 
-    def __init__(self, config: str, model: str, version: str) -> None:
-        settings = restore(config)
-        how = settings.models[model].version(version) if model in settings.models else Version()
+    Serve starts replicas anew when an argument changes, so there is none but what a running replica cannot change.
+    """
+
+    def __init__(self, config: str, model: str, version: str, pool: str, resources: str, max_batch_rows: int) -> None:
+        settings, how = restore(config), msgspec.json.decode(resources, type=Resources)
         repository = Repository.of(settings)
         manifest = repository.manifest(model, version)
-        session = load(manifest, repository.read(manifest, MODEL_FILE), threads=how.resources.threads)
-        self._name = f"{model}-{version}-{secrets.token_hex(4)}"
+        session = load(manifest, repository.read(manifest, MODEL_FILE), threads=how.threads)
+        self._name, self._pool = f"{model}-{version}-{pool}-{secrets.token_hex(4)}", pool
         self._drain_s, self._socket_dir = settings.ray.drain_s, settings.socket_dir
-        self._engine = Engine(manifest, session, replica=self._name, max_batch_rows=how.max_batch_rows,
-                              expected_s=_measure(session))  # fmt: skip
+        self._engine = Engine(manifest, session, replica=self._name, pool=pool,
+                              max_batch_rows=max_batch_rows, expected_s=_measure(session))  # fmt: skip
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="channel", daemon=True)
         self._thread.start()
@@ -53,6 +57,7 @@ class Replica:
         await self._engine.listen(socket)
         self._announcement = announce(self._socket_dir, Announcement(
             manifest.model, manifest.version, manifest.digest, self._name, str(socket), os.getpid(),
+            pool=self._pool,
         ))  # fmt: skip
 
     def check_health(self) -> None:
@@ -84,21 +89,22 @@ def _measure(session: Session) -> float:
     return best_s
 
 
-def name_of(model: str, version: str) -> str:
-    """The Serve application of a version; unique, because names hold no blank."""
-    return f"{model} {version}"
+def name_of(model: str, version: str, pool: str) -> str:
+    """The Serve application of a pool; unique, because names hold no blank."""
+    return f"{model} {version} {pool}"
 
 
-def application(config: str, model: str, version: str, how: Version, health_check_period_s: float,
+def application(config: str, model: str, version: str, pool: Pool, health_check_period_s: float,
                 drain_s: float) -> Any:  # fmt: skip
-    """What `serve.run` takes for one version."""
-    options: dict[str, Any] = {"num_cpus": how.resources.cpu}
-    if how.resources.gpu:
-        options["num_gpus"] = how.resources.gpu
+    """What `serve.run` takes for one pool of a version; its only deployment is called DEPLOYMENT."""
+    resources = msgspec.json.encode(pool.resources).decode()
+    options: dict[str, Any] = {"num_cpus": pool.cpu}
+    if pool.gpu:
+        options["num_gpus"] = pool.gpu
     deployment = serve.deployment(
-        name="replica", num_replicas=max(1, how.replicas.min), ray_actor_options=options, max_surge_percent=100,
+        name=DEPLOYMENT, num_replicas=max(1, pool.min), ray_actor_options=options, max_surge_percent=100,
         health_check_period_s=health_check_period_s, health_check_timeout_s=10.0, max_constructor_retry_count=3,
         graceful_shutdown_timeout_s=drain_s + 5.0,
         logging_config={"enable_access_log": False},
     )(Replica)  # fmt: skip
-    return deployment.bind(config, model, version)
+    return deployment.bind(config, model, version, pool.name, resources, pool.max_batch_rows)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import config
-from serving.config import Config, Model, Replicas, Shadow, Version
+from serving.config import Config, Model, Replicas, Resources, Shadow, Version
 from serving.errors import ConfigError
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -63,7 +63,14 @@ def test_the_file_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: py
     assert config.load(environ={}).gateway.port == 9000
 
 
-@pytest.mark.parametrize("tree", [{}, {"models": {"m": {"versions": {"1": {"replicas": {"min": 3}}}}}}])
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {},
+        {"models": {"m": {"versions": {"1": {"replicas": {"min": 3}}}}}},
+        {"models": {"m": {"versions": {"1": {"pools": [{"gpu": 0.25, "min": 0, "max": 2}, {"cpu": 1}]}}}}},
+    ],
+)
 def test_a_dump_restores_to_the_same_tree(tree: dict[str, Any]) -> None:
     parsed = config.parse(tree)
     assert config.restore(config.dump(parsed)) == parsed
@@ -210,3 +217,36 @@ def test_paths_and_urls_follow_the_data_folder(tmp_path: Path) -> None:
 
 def test_a_model_without_weights_is_legal() -> None:
     assert config.parse({"models": {"m": {}}}).models["m"] == Model()
+
+
+def _version(**keys: Any) -> dict[str, Any]:
+    return {"models": {"m": {"versions": {"1": keys}}}}
+
+
+def test_resources_and_replicas_are_short_for_one_pool() -> None:
+    short = config.parse(_version(resources={"cpu": 2, "threads": 2}, replicas={"min": 2, "max": 3}))
+    long = config.parse(_version(pools=[{"cpu": 2, "threads": 2, "min": 2, "max": 3}]))
+    assert short.models["m"].version("1").by_pool == long.models["m"].version("1").by_pool
+    assert list(Version().by_pool) == ["cpu"] and Version().by_pool["cpu"].resources == Resources()
+
+
+def test_pools_are_called_by_what_they_have_or_by_their_name() -> None:
+    parsed = config.parse(
+        _version(pools=[{"gpu": 0.5}, {"cpu": 1}, {"name": "large", "cpu": 4, "max_batch_rows": 512}])
+    )
+    pools = parsed.models["m"].version("1").by_pool
+    assert list(pools) == ["gpu", "cpu", "large"]
+    assert [pool.max_batch_rows for pool in pools.values()] == [256, 256, 512]
+
+
+@pytest.mark.parametrize("beside", [{"resources": {"cpu": 1}}, {"replicas": {"min": 2}}])
+def test_pools_beside_what_they_stand_for_are_refused(beside: dict[str, Any]) -> None:
+    said = refusal(_version(pools=[{"cpu": 1}], **beside))
+    assert "cannot stand beside them - at `$.models.m.versions.1`" in said
+
+
+def test_two_pools_of_one_name_are_refused() -> None:
+    said = refusal(_version(pools=[{"cpu": 1}, {"cpu": 2}]))
+    assert "two pools are called 'cpu': give each a `name` - at `$.models.m.versions.1`" in said
+    assert "at `$.models.m.versions.1.pools[0]`" in refusal(_version(pools=[{"min": 3, "max": 2}]))
+    assert "did you mean `threads`?" in refusal(_version(pools=[{"thread": 3}]))

@@ -1,7 +1,7 @@
 """What is desired and published -> what runs and who is routed to."""
 
-from serving.config import Model
-from serving.planning import Key, plan, table
+from serving.config import Model, Pool, Version
+from serving.planning import Key, plan, running, table
 from serving.routing import Table
 from tests.replicas import manifest
 
@@ -31,3 +31,14 @@ def test_weights_change_only_when_all_that_get_traffic_run() -> None:
 def test_a_version_that_is_not_published_gets_no_traffic() -> None:
     found = _table({"1": 0.5, "9": 0.5}, {("m", "1")}, Table())
     assert found.models["m"].policy.weights == {"1": 1.0}
+
+
+def test_a_version_runs_when_all_its_pools_do() -> None:
+    pools = (Pool(gpu=0.25, min=0, max=2), Pool(cpu=1, max_batch_rows=8))
+    wanted = plan({"m": Model(weights={"2": 1.0}, versions={"1": Version(), "2": Version(pools=pools)})},
+                  list(MANIFESTS.values()))  # fmt: skip
+    assert list(wanted.pools) == [("m", "2", "gpu"), ("m", "2", "cpu"), ("m", "1", "cpu")]
+    assert [pool.max_batch_rows for pool in wanted.pools.values()] == [256, 8, 256]
+    states = {("m", "1", "cpu"): "RUNNING", ("m", "2", "cpu"): "RUNNING", ("m", "2", "gpu"): "DEPLOYING"}
+    assert running(wanted, states) == {("m", "1")}
+    assert running(wanted, {**states, ("m", "2", "gpu"): "RUNNING"}) == {("m", "1"), ("m", "2")}
