@@ -8,7 +8,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
     ("serving.protocol", "serving.config", "serving.head", "serving.deadlines", "serving.eagerness"),
     # pure: no socket, no clock
-    ("serving.cache", "serving.pace", "serving.retrying", "serving.suspects", "serving.waiting"),
+    ("serving.autoscaling", "serving.cache", "serving.pace", "serving.retrying", "serving.suspects", "serving.waiting"),
     ("serving.admission",),
     (
         "serving.chunked",
