@@ -1,4 +1,6 @@
-"""The autoscaler's decisions: within bounds, up at once and down late, to zero and back, at rest under a steady load."""
+"""The autoscaler: within its bounds, up soon and down late, to zero and back, at rest under a steady load."""
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -87,8 +89,8 @@ def test_a_change_of_load_turns_the_direction_at_most_once(before: float, after:
     pool.changes.clear()
     pool.run(120, after)
     counts = [count for _, count in pool.changes]
-    steps = [b - a for a, b in zip(counts, counts[1:], strict=False)]
-    assert sum(a * b < 0 for a, b in zip(steps, steps[1:], strict=False)) <= 1
+    steps = [b - a for a, b in pairwise(counts)]
+    assert sum(a * b < 0 for a, b in pairwise(steps)) <= 1
 
 
 def test_more_is_added_once_it_was_wanted_for_up_after_s() -> None:
