@@ -1,8 +1,8 @@
 """The direct channel between a gateway worker and a replica: the gateway's end.
 
-Bytes go over a unix socket on the same node. A lost connection is the fastest notice of death there is: every call
-in flight learns of it at once. A replica that is silent for `SUSPECT_S` gets no new work, after `DEAD_S` it is
-dead; its late answers are never read, because the connection is gone.
+Bytes go over a unix socket on the same node, over TCP to another one. A lost connection is the fastest notice of death
+there is: every call in flight learns of it at once. A replica that is silent for `SUSPECT_S` gets no new work, after
+`DEAD_S` it is dead; its late answers are never read, because the connection is gone.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from serving.errors import (
 from serving.frames import Frame, Kind, Layouts, Splitter
 from serving.protocol import Array
 from serving.references import refer
+from serving.trust import Trust, Visit
 
 SUSPECT_S, DEAD_S, BEAT_S = 1.0, 3.0, 0.25
 AWAKE_S = 150e-6
@@ -93,10 +94,11 @@ class Link(asyncio.BufferedProtocol):
     """The gateway's end of one connection to one replica. Buffers in `arena` are read there, if the replica can.
 
     They are kept until the replica has answered, also when nobody waits for the answer: it may still read them.
+    `far`: the replica is on another node.
     """
 
-    def __init__(self, changed: Callable[["Link"], None], arena: Arena | None = None) -> None:
-        self._changed, self._arena = changed, arena
+    def __init__(self, changed: Callable[["Link"], None], arena: Arena | None = None, far: bool = False) -> None:
+        self._changed, self._arena, self.far = changed, arena, far
         self._splitter, self._layouts = Splitter(), Layouts()
         self._calls: dict[int, Call] = {}
         self._forgotten: dict[int, list[memoryview | bytes]] = {}
@@ -236,6 +238,25 @@ async def connect(path: str | Path, changed: Callable[[Link], None], arena: Aren
     """Open a link to the replica that listens at a unix socket. Raises OSError when nobody does."""
     loop = asyncio.get_running_loop()
     _, link = await loop.create_unix_connection(lambda: Link(changed, arena), str(path))
+    return link
+
+
+async def connect_far(address: str, trust: Trust, changed: Callable[[Link], None]) -> Link:
+    """Open a link to the replica of another node, at ``host:port``. Raises OSError, or Untrusted.
+
+    Memory is not shared with another machine, so there is no arena.
+    """
+    host, _, port = address.rpartition(":")
+    link = Link(changed, far=True)
+    loop = asyncio.get_running_loop()
+    transport, visit = await loop.create_connection(
+        lambda: Visit(trust, link), host.strip("[]"), int(port), ssl=trust.client
+    )
+    try:
+        await visit.entered
+    except BaseException:  # cancelled, say
+        transport.abort()
+        raise
     return link
 
 

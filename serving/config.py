@@ -115,10 +115,31 @@ class RaySection(_Section, frozen=True):
     cpus: Positive | None = None
     health_check_period_s: Seconds = 1.0
     drain_s: Seconds = 20.0
+    orphan_s: Seconds = 60.0  # how long a node's processes go on without their Ray node
 
 
 Cpus = Annotated[float, Meta(gt=0)]
 Gpus = Annotated[float, Meta(ge=0)]
+
+
+class ChannelTls(_Section, frozen=True):
+    """PEM files for mutual TLS between nodes, on each of them. Empty: the secret alone."""
+
+    certificate: str = ""
+    key: str = ""  # not encrypted
+    ca: str = ""  # who signed the certificates of all nodes
+
+    def __post_init__(self) -> None:
+        if len({bool(path) for path in (self.certificate, self.key, self.ca)}) > 1:
+            raise ValueError("`certificate`, `key` and `ca` need each other")
+
+
+class Channel(_Section, frozen=True):
+    """How gateways reach the replicas of other nodes."""
+
+    host: str = ""  # where replicas listen; empty: at the node's address in Ray, if `ray.address` names a cluster
+    secret: str = ""  # of the cluster; empty: made once, `cluster.secret` below `data_dir`
+    tls: ChannelTls = field(default_factory=ChannelTls)
 
 
 class Resources(_Section, frozen=True):
@@ -222,6 +243,8 @@ class Config(_Section, frozen=True):
     registry: Registry = field(default_factory=Registry)
     monitors: Monitors = field(default_factory=Monitors)
     ray: RaySection = field(default_factory=RaySection)
+    channel: Channel = field(default_factory=Channel)
+    berth: Annotated[int, Meta(ge=0)] = 0  # which of the machine's Ray nodes this is; each is told by `serving.berth`
     models: dict[str, Model] = field(default_factory=dict)
 
     @property
@@ -230,14 +253,14 @@ class Config(_Section, frozen=True):
 
     @property
     def run_dir(self) -> Path:
-        """Rings, metric pages, table: what outlives a process but not the data folder."""
-        return self.data / "run"
+        """Rings, metric pages, table: what outlives a process but not the data folder. Each node has its own."""
+        return self.data / (f"run-{self.berth}" if self.berth else "run")
 
     @property
     def socket_dir(self) -> Path:
         """Short on purpose: a unix socket's path is limited to 108 bytes."""
         key = sha256(str(self.data.resolve()).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"gaugeway-{os.getuid()}-{key}"
+        return Path(tempfile.gettempdir()) / f"gaugeway-{os.getuid()}-{key}{f'-{self.berth}' if self.berth else ''}"
 
     @property
     def database_url(self) -> str:

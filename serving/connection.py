@@ -69,8 +69,10 @@ class Connection(asyncio.BufferedProtocol):
     def _open(self, offer: Offer) -> Window | None:
         """The other end's memory, if it runs on this node, as this user, where this process sees it."""
         assert self._transport is not None
-        peer = self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
         try:
+            peer = self._transport.get_extra_info("socket").getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size
+            )
             return Window(offer, _PEER.unpack(peer)[0])
         except (OSError, OverflowError, ValueError) as error:
             self.failure = error

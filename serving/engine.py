@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from serving.frames import Frame, Kind, Layouts
 from serving.manifest import Manifest
 from serving.protocol import Array
 from serving.references import resolve
+from serving.trust import Door, Trust, listener
 
 log = logging.getLogger("gaugeway.engine")
 
@@ -101,6 +103,7 @@ class Engine:
         self._layouts = Layouts()
         self._thread = ThreadPoolExecutor(1, "run")
         self._server: asyncio.Server | None = None
+        self._far: asyncio.Server | None = None
         self.busy_s = 0.0
         self._told = False  # that a gateway's memory cannot be read
 
@@ -120,6 +123,17 @@ class Engine:
         # Referenced for as long as it listens: an asyncio server closes when it is collected.
         self._server = await self._loop.create_unix_server(lambda: Connection(self), str(path))
         os.chmod(path, 0o600)
+
+    async def listen_far(self, host: str, trust: Trust, refused: Callable[[], None]) -> int:
+        """For gateways of other nodes, on a port that is free, which is returned; after `listen`.
+
+        `refused` is called for each connection that does not prove what it must.
+        """
+        sock = listener(host)
+        door = Door(trust, lambda: Connection(self), refused)
+        self._far = await self._loop.create_server(door, sock=sock, ssl=trust.server)
+        port: int = sock.getsockname()[1]
+        return port
 
     async def drain(self, timeout_s: float) -> bool:
         """Say GOAWAY, finish what is here, close. False when work was left at the timeout."""
@@ -147,8 +161,9 @@ class Engine:
             connection.write(frames.head(Kind.GOAWAY))
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in (self._server, self._far):
+            if server is not None:
+                server.close()
         for connection in list(self.connections):
             connection.close()
         self._thread.shutdown(wait=False)

@@ -23,7 +23,8 @@
     ├── PublishRefused                422  a model file that will not be served, with the reason
     ├── ArtifactCorrupt               -    stored bytes differ from their digest
     └── ChannelError                  -    the direct channel to a replica
-        └── ReplicaLost                    connection lost with work in flight
+        ├── ReplicaLost                    connection lost with work in flight
+        └── Untrusted                      the other end did not prove that it knows the cluster's secret
 
 A message says got / expected / where: ``model 'fraud' has no version '7'; it has '3', '5'``.
 """
@@ -147,6 +148,10 @@ class ChannelError(GaugewayError):
 
 class ReplicaLost(ChannelError):
     status = 503
+
+
+class Untrusted(ChannelError):
+    pass
 
 
 def _listing(verb: str, known: Iterable[str], none: str) -> str:

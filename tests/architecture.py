@@ -8,7 +8,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors"),
     ("serving.protocol", "serving.config", "serving.head", "serving.deadlines", "serving.eagerness"),
     # pure: no socket, no clock
-    ("serving.autoscaling", "serving.cache", "serving.pace", "serving.retrying", "serving.suspects", "serving.waiting"),
+    (
+        "serving.autoscaling",
+        "serving.cache",
+        "serving.locality",
+        "serving.pace",
+        "serving.retrying",
+        "serving.suspects",
+        "serving.waiting",
+    ),
     ("serving.admission",),
     (
         "serving.chunked",
@@ -51,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.publishing",),
     ("serving.tls",),
     # how bytes reach a replica
-    ("serving.arena", "serving.attempt"),
+    ("serving.arena", "serving.attempt", "serving.trust"),
     ("serving.references",),
     ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
     ("serving.connection",),

@@ -1,4 +1,4 @@
-"""Certificates for tests: self-signed, for loopback, valid for an hour."""
+"""Certificates for tests, valid for an hour: self-signed for loopback, and those of nodes by an authority of theirs."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from serving.config import Tls
+from serving.config import ChannelTls, Tls
 
 
 def write(folder: Path, name: str = "gateway", password: bytes = b"") -> Tls:
@@ -22,6 +22,13 @@ def write(folder: Path, name: str = "gateway", password: bytes = b"") -> Tls:
         (folder / f"{file}.new").write_bytes(content)
         (folder / f"{file}.new").rename(folder / file)
     return Tls(certificate=str(folder / "certificate.pem"), key=str(folder / "key.pem"))
+
+
+def of_nodes(folder: Path) -> ChannelTls:
+    """A certificate that is its own authority, as the nodes of a small cluster may share one."""
+    folder.mkdir()
+    own = write(folder, "nodes")
+    return ChannelTls(certificate=own.certificate, key=own.key, ca=own.certificate)
 
 
 def _signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
