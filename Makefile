@@ -14,9 +14,9 @@ UV ?= $(BIN)/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
 
 # Debian packages that tests call: command:package
-SYSTEM := wrk:wrk
+SYSTEM := wrk:wrk promtool:prometheus amtool:prometheus-alertmanager
 
-.PHONY: help setup dev system demo test lint bench soak lock clean
+.PHONY: help setup dev system demo test lint bench soak dashboards lock clean
 
 help:
 	@echo "make setup    what Gaugeway and its demo need, into $(VENV)"
@@ -27,6 +27,7 @@ help:
 	@echo "              a part: make bench BENCH=\"--peers triton,gaugeway --rounds 3\""
 	@echo "make soak     ten minutes at 70 % of the capacity, a minute each far above it: what grows, what fails;"
 	@echo "              shorter: make soak SOAK=\"--minutes 2\" OVERLOAD_S=20"
+	@echo "make dashboards  jsonnet -> dashboards/out: Grafana's dashboards, Prometheus' rules and alerts"
 	@echo "make lock     pin the dependencies anew; to the newest: make lock UPGRADE=--upgrade"
 	@echo "make clean    remove $(VENV) and every cache"
 
@@ -52,6 +53,9 @@ soak: dev
 	GAUGEWAY_OVERLOAD_S=$(OVERLOAD_S) $(BIN)/python -m pytest -m "" tests/faults/test_overload.py
 	$(BIN)/python -m pytest -m soak --deselect tests/faults/test_overload.py
 	$(BIN)/python -m loadtests.soak $(SOAK)
+
+dashboards: dev
+	$(BIN)/python -m dashboards
 
 # The lock of the tests holds only what the first does not, so `make demo` and `make test` share every pin.
 lock: dev

@@ -1,4 +1,4 @@
-"""Layers and doors of the two packages, as tables; a new file or library is added here by whoever adds it.
+"""Layers and doors of the packages, as tables; a new file or library is added here by whoever adds it.
 
 A file imports only from layers above its own in `LAYERS`. A folder of `FOLDERS` is one unit there; within it files
 may import each other, without a cycle. Imports stand at the top of a file, but for `LAZY`.
@@ -13,7 +13,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "serving.cache",
         "serving.locality",
         "serving.pace",
-        "serving.retrying",
+        "serving.retrying", "serving.speed",
         "serving.suspects",
         "serving.waiting",
     ),
@@ -62,7 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.arena", "serving.attempt", "serving.trust"),
     ("serving.references",),
     ("serving.channel", "serving.discovery", "serving.labelling", "serving.listeners"),
-    ("serving.connection",),
+    ("serving.connection", "serving.pools"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.recorder",),
     ("serving.recall", "serving.parts"),
@@ -78,6 +78,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.demo",),
     ("serving.commands",),
     ("serving.cli",),
+    # what Grafana and Prometheus read
+    ("dashboards", "dashboards.compiling"),
+    ("dashboards.__main__",),
 )
 
 FOLDERS = ("serving.codec", "serving.commands", "serving.demo", "serving.migrations", "monitors.drift")
@@ -98,6 +101,7 @@ MONITORS_ALSO_IMPORT: tuple[tuple[str, str], ...] = (
 DOORS: dict[str, tuple[str, ...] | None] = {
     "msgspec": None,
     "numpy": None,
+    "_gojsonnet": ("dashboards.compiling",),
     "aiohttp": (
         "monitors.listener",
         "serving.admin",

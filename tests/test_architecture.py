@@ -13,7 +13,7 @@ import pytest
 from tests import architecture as table
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("serving", "monitors")
+PACKAGES = ("serving", "monitors", "dashboards")
 LONGEST = 400  # lines of a source file
 HIDES_THE_NOUN = re.compile(r"(Manager|Handler|Helper|Wrapper|Utils?|Factory)$")
 LAYER = {unit: i for i, row in enumerate(table.LAYERS) for unit in row}

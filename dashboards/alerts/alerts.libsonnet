@@ -1,0 +1,167 @@
+// All alerts. Runbook and dashboard links are added here to every one, with the variables filled from its labels.
+// page: users are harmed now. ticket: in working hours.
+local q = import '../lib/queries.libsonnet';
+
+{
+  local config = $._config,
+  local of(job) = 'job="%s"' % job,
+
+  local panelOf(name) = [panel.id for panel in $.grafanaDashboards[$._uids.runbooks].panels if panel.title == name][0],
+
+  local alert(name, severity, hold, expr, summary, description, variables=[], labels={}) = {
+    local filled = ['var-%s={{ $labels.%s | urlquery }}' % [variable, variable] for variable in variables],
+    local link(uid, parameters) = '%s/d/%s/?%s' % [config.grafana_url, uid, std.join('&', parameters)],
+
+    alert: name,
+    expr: std.stripChars(expr, '\n'),
+    [if hold != '' then 'for']: hold,
+    labels: { component: 'gaugeway', severity: severity } + labels,
+    annotations: {
+      summary: summary,
+      description: std.stripChars(std.strReplace(description, '\n', ' '), ' '),
+      runbook_url: link($._uids.runbooks, ['viewPanel=%d' % panelOf(name)] + filled),
+      dashboard_url: link($._uids.overview, filled),
+    },
+  },
+
+  local budget = [
+    local burn(window) = 'gaugeway:budget_burn:rate%s > %g' % [window, w.factor];
+    alert(
+      'ErrorBudgetBurn',
+      w.severity,
+      w.hold,
+      burn(w.long) + ' and ' + burn(w.short),
+      'A model fails its users, or answers them late, more often than it may',
+      |||
+        Model {{ $labels.model }} burns its {{ $labels.slo }} budget {{ $value | printf "%%.1f" }} times as fast as it
+        may, over %(long)s and still over %(short)s (told above %(factor)g): what is meant for %(days)d days is gone after
+        {{ with printf "%(budget_s)d / %%f" $value | query }}{{ . | first | value | humanizeDuration }}{{ end }}.
+      ||| % w { days: config.budget_days, budget_s: config.budget_days * 86400 },
+      ['model'],
+      { window: w.long },
+    )
+    for w in config.burn_windows
+  ],
+
+  local serving = [
+    local ready = q.by('model, version', q.metric('replicas', 'state="ready"'));
+    local wanted = q.most('model, version', q.metric('replicas_wanted'));
+    local weight = q.most('model, version', q.metric('route_weight', of(config.controller_job)));
+    alert(
+      'ModelUnavailable',
+      'page',
+      config.unavailable_for,
+      |||
+        (%(ready)s == 0 and %(wanted)s > 0)
+        and (
+          %(weight)s > 0
+          or %(ready)s == 0 and on (model) %(all)s == 0
+        )
+      ||| % { ready: ready, wanted: wanted, weight: weight, all: q.by('model', q.metric('replicas', 'state="ready"')) },
+      'A version that should answer has no replica',
+      |||
+        Version {{ $labels.version }} of model {{ $labels.model }} has {{ $value }} ready replicas; it gets traffic, or no
+        other version of the model has one either.
+      |||,
+      ['model', 'version'],
+    ),
+    alert(
+      'TargetDown',
+      'page',
+      config.down_for,
+      'up{job=~"%s|%s"} == 0' % [config.node_job, config.controller_job],
+      'A node or the controller does not answer Prometheus',
+      'up is {{ $value }} for {{ $labels.instance }} of {{ $labels.job }}: what the alerts know of it is old.',
+    ),
+  ] + [
+    alert(
+      'MetricsAbsent',
+      'ticket',
+      config.absent_for,
+      'absent(%s) unless on (job) up{%s} == 0' % [q.metric('table_generation', of(job)), of(job)],
+      'Prometheus knows no metrics of a part of Gaugeway: its alerts cannot fire',
+      'absent(gaugeway_table_generation) is {{ $value }} for the job {{ $labels.job }}, and none of its targets is down.',
+      labels={ job: job },
+    )
+    for job in [config.node_job, config.controller_job]
+  ] + [
+    alert(
+      'Watchdog',
+      'none',
+      '',
+      'vector(1)',
+      'Always fires: where it is missing, no alert would arrive',
+      'The way from Prometheus to whoever is told works (value {{ $value }}).',
+    ),
+  ],
+
+  local monitors =
+    local of(value, alarm) = '%s and %s == 1' % [q.most('model, version', value), q.most('model, version', alarm)];
+    local prediction = 'feature="_prediction"';
+    local features = q.metric('drift_alarm', 'feature!="_prediction"');
+    local stale = q.most('model, version', q.metric('monitor_state', 'state="stale"'));
+    local served = q.by('model, version', q.rate('requests_total', 'code="200"', '15m'));
+    [
+      alert(
+        'QualityDrop',
+        'page',
+        config.alarm_for,
+        of(q.metric('risk_mean'), q.metric('risk_alarm')),
+        'The labels prove that a version errs more than its reference allows',
+        |||
+          The mean loss of version {{ $labels.version }} of model {{ $labels.model }} is {{ $value | printf "%.4f" }} over
+          all its labels, and newer ones prove that it rose above what is allowed.
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'FeatureDrift',
+        'ticket',
+        config.alarm_for,
+        'sum by (model, version) (%s) > 0' % q.most('model, version, feature', features),
+        'Inputs are no longer those that a version was trained on',
+        |||
+          {{ $value }} of the drift detectors of version {{ $labels.version }} of model {{ $labels.model }} alarm:
+          {{ range $i, $found := printf "max by (feature) (gaugeway_drift_alarm{model=%q,version=%q,feature!='_prediction'}
+          == 1)" $labels.model $labels.version | query }}{{ if $i }}, {{ end }}{{ $found.Labels.feature }}{{ end }}.
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'PredictionDrift',
+        'ticket',
+        config.alarm_for,
+        of(q.metric('drift_effect', prediction + ', statistic="ks"'), q.metric('drift_alarm', prediction)),
+        'What a version predicts is no longer what it predicted in training',
+        |||
+          Predictions of version {{ $labels.version }} of model {{ $labels.model }} are {{ $value | printf "%.3f" }} away
+          from those of its reference (Kolmogorov-Smirnov distance, 0 to 1).
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'MonitorStale',
+        'ticket',
+        config.stale_for,
+        '(%s == 1 and %s > 0) or %s > %d' % [
+          stale,
+          served,
+          q.most('instance', q.metric('monitor_lag_seconds')),
+          config.lag_s,
+        ],
+        'Requests are answered that no monitor judges: that no alarm is on means nothing',
+        |||
+          {{ if $labels.model }}The monitor of version {{ $labels.version }} of model {{ $labels.model }} is stale (value
+          {{ $value }}) while requests are answered{{ else }}The monitors on {{ $labels.instance }} are
+          {{ $value | humanizeDuration }} behind{{ end }}.
+        |||,
+        ['model', 'version'],
+      ),
+    ],
+
+  prometheusAlerts+:: { groups+: [
+    { name: 'gaugeway-budget', rules: budget },
+    { name: 'gaugeway-serving', rules: serving },
+    { name: 'gaugeway-monitors', rules: monitors },
+  ] },
+}

@@ -1,0 +1,28 @@
+// The runbooks beside the dashboards, so that an alert's link works wherever Grafana does. Grafana fills $model and
+// $version in their commands from the link.
+local board = import '../lib/dashboard.libsonnet';
+local panels = import '../lib/panels.libsonnet';
+
+{
+  local runbooks = {
+    ErrorBudgetBurn: importstr '../runbooks/ErrorBudgetBurn.md',
+    FeatureDrift: importstr '../runbooks/FeatureDrift.md',
+    MetricsAbsent: importstr '../runbooks/MetricsAbsent.md',
+    ModelUnavailable: importstr '../runbooks/ModelUnavailable.md',
+    MonitorStale: importstr '../runbooks/MonitorStale.md',
+    PredictionDrift: importstr '../runbooks/PredictionDrift.md',
+    QualityDrop: importstr '../runbooks/QualityDrop.md',
+    TargetDown: importstr '../runbooks/TargetDown.md',
+    Watchdog: importstr '../runbooks/Watchdog.md',
+  },
+
+  grafanaDashboards+:: {
+    [$._uids.runbooks]: board.dashboard(
+      $._uids.runbooks,
+      'Gaugeway / Runbooks',
+      'What each alert means, whom it harms, how to find out why, what to do.',
+      [board.row('Runbooks', [panels.text(name, runbooks[name]) for name in std.objectFields(runbooks)])],
+      [board.variables.text('model', 'Model', 'MODEL'), board.variables.text('version', 'Version', 'VERSION')],
+    ),
+  },
+}
