@@ -48,6 +48,7 @@ class Served:
 
     def __init__(self, entry: VersionEntry, batcher: Batcher, recorder: Recorder, page: Page) -> None:
         self.manifest, self.batcher, self._recorder = entry.manifest, batcher, recorder
+        self.sleepers: tuple[str, ...] = ()  # pools that may have no replica
         self.recall: Recall | None = None
         self._caching = Cache()
         self.digest = entry.manifest.digest
@@ -67,6 +68,10 @@ class Served:
         if self.recall is not None:
             self.recall.close()
         self.recall = Recall(caching, self.manifest, self._page, self._recorder) if caching.max_bytes else None
+
+    def close(self) -> None:
+        """Write down what was answered in the last moment."""
+        self._recorder.flush()
 
     def answered(self, status: int) -> Cell:
         if status not in self._answered:
@@ -140,10 +145,20 @@ class DataPlane:
         self.table = table
         self._generation.set(table.generation)
 
+    def close(self) -> None:
+        """Nothing is asked any more: what was answered is on record."""
+        for served in [*self._retired.values(), *(s for m in self.models.values() for s in m.versions.values())]:
+            served.close()
+
     def batcher(self, model: str, version: str, digest: str) -> Batcher | None:
         """Of the version with this digest, if it is served here."""
         served = self.models[model].versions.get(version) if model in self.models else None
         return served.batcher if served and served.digest == digest else None
+
+    def asleep(self) -> list[PoolKey]:
+        """Pools that may have no replica, of versions for whose replicas somebody waits."""
+        served = [one for model in self.models.values() for one in model.versions.values() if one.sleepers]
+        return [(*one.key[:2], pool) for one in served if one.batcher.waits(PATIENCE_S) for pool in one.sleepers]
 
     def model(self, name: str) -> ServedModel:
         """Raises UnknownModel, or NotReady before there is a table."""
@@ -257,6 +272,7 @@ class DataPlane:
         for version, one in entry.versions.items():
             versions[version] = known.get(one.key) or self._served(one)
             versions[version].batcher.resize(one.max_batch_rows)
+            versions[version].sleepers, versions[version].batcher.sleep.allowed = one.sleepers, one.sleeps
             versions[version].remember(one.cache)
         return ServedModel(entry, versions, self._page)
 
@@ -280,6 +296,7 @@ class DataPlane:
             finished=recorder,
             answering=recorder.expect,
             retried=retries.add,
+            cold_start=self._page.histogram("cold_start_seconds", model=manifest.model, version=manifest.version).observe,
             rng=random.Random(),
         )
         return Served(entry, batcher, recorder, self._page)

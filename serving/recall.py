@@ -6,9 +6,7 @@ time: the monitors judge what users saw. Errors are never kept, and neither is w
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from serving.batching import Answer, Item, Promise
 from serving.cache import Cache
@@ -43,17 +41,16 @@ class Recall:
         return outputs
 
     def give(self, item: Item, outputs: list[Array]) -> None:
-        """Keep the promise of `item` when this turn of the loop ends: what is given in one turn is one record."""
+        """Keep the promise of `item` when this turn of the loop ends: who asks has heard nothing yet."""
         if not self._given:
             asyncio.get_running_loop().call_soon(self._give_all)
         self._given.append((item, outputs))
 
     def _give_all(self) -> None:
-        """Each is on record before its client has it."""
+        """Each is expected on record before its client has it."""
         given, self._given = self._given, []
-        for batch in _batches(given):
-            self._recorder.recalled([item for item, _ in batch], _joined([outputs for _, outputs in batch]))
         for item, outputs in given:
+            self._recorder.recalled(item, outputs)
             if not item.promise.done():
                 item.promise.set_result(Answer(outputs, 0.0, 0.0))
 
@@ -63,20 +60,6 @@ class Recall:
 
     def close(self) -> None:
         self._bytes.set(0.0)
-
-
-def _batches(given: list[Given]) -> Iterator[list[Given]]:
-    """Those whose rows fit together; one whose rows depend on one another stays alone."""
-    by_key: dict[object, list[Given]] = {}
-    for one in given:
-        item, outputs = one
-        shapes = tuple([output.shape[1:] for output in outputs])  # may be those of the run that each came from
-        by_key.setdefault(id(one) if item.key is None else (item.key, shapes), []).append(one)
-    yield from by_key.values()
-
-
-def _joined(parts: list[list[Array]]) -> list[Array]:
-    return parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
 
 class Keeping:

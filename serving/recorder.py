@@ -1,24 +1,74 @@
-"""What is written down when a batch is over: metrics of the batch, and one Record for the monitors."""
+"""What is written down when a batch is over: metrics of the batch, and one Record for the monitors.
+
+What ends within a few milliseconds is one record: at one connection every request is a batch, and a record costs
+the worker and the sidecar more than the row in it.
+"""
+
+import asyncio
+from collections.abc import Callable
 
 from serving.batching import ABANDONED, Finished, Item
 from serving.channel import Result
 from serving.manifest import Manifest
 from serving.metrics import Page
-from serving.packed import Encoder
+from serving.packed import Encoder, Request
 from serving.protocol import Array
 from serving.ring import RingWriter
+
+GATHER_S, ENOUGH_ROWS = 0.005, 64
+SMALL_BYTES = 4096  # of one tensor in one batch
 
 
 class Recorder:
     """Of one version in one worker. Only the inputs that declared features name are recorded."""
 
     def __init__(self, manifest: Manifest, page: Page, ring: RingWriter | None) -> None:
-        self._ring = ring
         labels = {"model": manifest.model, "version": manifest.version}
         self._queue = page.histogram("queue_duration_seconds", **labels)
         self._infer = page.histogram("inference_duration_seconds", **labels)
         self._rows = page.histogram("batch_rows", **labels)
-        self._records = page.counter("records_total", **labels)
+        records = page.counter("records_total", **labels)
+        self._gathering = Gathering(manifest, ring, records.add) if ring is not None else None
+
+    def expect(self, rows: int) -> None:
+        """A record of so many rows follows: what dies before it is written counts as lost."""
+        if self._gathering is not None:
+            self._gathering.expect(rows)
+
+    def __call__(self, finished: Finished) -> None:
+        """A batch is over; one that was answered was expected."""
+        result, rows = finished.result, sum([item.rows for item in finished.items])
+        if result is not None:
+            self._queue.observe(max(finished.queue_s))
+            self._infer.observe(result.infer_s)
+            self._rows.observe(rows)
+        if self._gathering is not None:
+            if result is None:
+                self._gathering.expect(rows)
+            self._gathering.add(finished, rows)
+
+    def recalled(self, item: Item, outputs: list[Array]) -> None:
+        """An answer that is given again: a prediction like any other, but nothing ran."""
+        if self._gathering is not None:
+            self._gathering.expect(item.rows)
+            status = ABANDONED if item.promise.done() else 200
+            self._gathering.add(Finished([item], [status], [0.0], Result(outputs, 0.0, 0.0)), item.rows)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._gathering is not None:
+            self._gathering.flush()
+
+
+class Gathering:
+    """Batches of one kind on their way into one record: for `GATHER_S`, or until they have `ENOUGH_ROWS`.
+
+    A batch whose rows have no fixed size, or large ones, is a record of its own: what is too large for the ring is
+    lost, and must not take others with it.
+    """
+
+    def __init__(self, manifest: Manifest, ring: RingWriter, written: Callable[[int], None]) -> None:
+        self._ring, self._written, self._independent = ring, written, manifest.rows_independent
         signature = manifest.signature
         wanted = {feature.input for feature in manifest.features}
         predicted = manifest.prediction.output if manifest.prediction else None
@@ -28,35 +78,52 @@ class Recorder:
         outputs = [(signature.outputs[i].name, signature.outputs[i].datatype) for i in self._outputs]
         key = (manifest.model, manifest.version, manifest.digest)
         self._encoder = Encoder(*key, inputs=inputs, outputs=outputs)
+        self._timer: asyncio.TimerHandle | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._requests: list[Request] = []
+        self._ids: list[str] = []
+        self._columns: list[list[Array]] = []
+        self._kind: object = None
+        self._rows, self._infer_s = 0, 0.0
 
     def expect(self, rows: int) -> None:
-        """A record of so many rows follows in this turn of the loop: what dies before it counts as lost."""
-        if self._ring is not None:
-            self._ring.expect(rows)
+        self._ring.expect(rows)
 
-    def __call__(self, finished: Finished) -> None:
-        rows = sum(item.rows for item in finished.items)
+    def add(self, finished: Finished, rows: int) -> None:
+        """A batch that was expected; the record keeps the longest of the runs in it."""
+        columns = self._recorded(finished)
+        kind = tuple([arrays[0].shape[1:] for arrays in columns]) if finished.result else None
+        alone = not self._independent or not _small(columns)
+        if self._requests and (alone or kind != self._kind):
+            self.flush()
+        self._describe(finished)
+        if self._columns:
+            for gathered, arrays in zip(self._columns, columns, strict=True):
+                gathered += arrays
+        else:
+            self._columns, self._kind = columns, kind
+        self._rows += rows
         if finished.result is not None:
-            self._queue.observe(max(finished.queue_s))
-            self._infer.observe(finished.result.infer_s)
-            self._rows.observe(rows)
-        self._write(finished, rows)
+            self._infer_s = max(self._infer_s, finished.result.infer_s)
+        if alone or self._rows >= ENOUGH_ROWS:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
 
-    def recalled(self, items: list[Item], outputs: list[Array]) -> None:
-        """Answers that are given again: predictions like any other, but nothing ran. Outputs of all rows together."""
-        statuses = [ABANDONED if item.promise.done() else 200 for item in items]
-        self._write(
-            Finished(items, statuses, [0.0] * len(items), Result(outputs, 0.0, 0.0)), sum(i.rows for i in items)
-        )
+    def _recorded(self, finished: Finished) -> list[list[Array]]:
+        """Of each recorded tensor the arrays that make it up; nothing of a batch that failed."""
+        if (result := finished.result) is None:
+            return []
+        columns = [[item.inputs[i] for item in finished.items] for i in self._inputs]
+        columns += [[result.outputs[i]] for i in self._outputs]
+        return columns
 
-    def _write(self, finished: Finished, rows: int) -> None:
-        if self._ring is not None and self._ring.append(self._encode(finished, rows), rows):
-            self._records.add(rows)
-
-    def _encode(self, finished: Finished, rows: int) -> bytes:
-        items, result, codes = finished.items, finished.result, self._encoder.codes
-        requests = [
-            (
+    def _describe(self, finished: Finished) -> None:
+        codes = self._encoder.codes
+        for item, queue_s, status in zip(finished.items, finished.queue_s, finished.statuses, strict=True):
+            request = (
                 item.key_hash,
                 item.event_time,
                 item.arrival_time,
@@ -67,11 +134,30 @@ class Recorder:
                 status,
                 codes[item.reason],
             )
-            for item, queue_s, status in zip(items, finished.queue_s, finished.statuses, strict=True)
-        ]
-        ids = [item.id for item in items]
-        if result is None:
-            return self._encoder.encode(requests, ids, rows)
-        columns = [[item.inputs[i] for item in items] for i in self._inputs]
-        columns += [[result.outputs[i]] for i in self._outputs]
-        return self._encoder.encode(requests, ids, rows, columns, result.infer_s)
+            self._requests.append(request)
+            self._ids.append(item.id)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._requests:
+            return
+        requests, ids, columns, rows, infer_s = self._requests, self._ids, self._columns, self._rows, self._infer_s
+        self._begin()
+        try:
+            payload = self._encoder.encode(requests, ids, rows, columns, infer_s)
+        except BaseException:
+            self._ring.forfeit(rows)
+            raise
+        if self._ring.append(payload, rows):
+            self._written(rows)
+
+
+def _small(columns: list[list[Array]]) -> bool:
+    """Whether a batch is so small that it may share a record: elements that are objects are not counted in bytes."""
+    for arrays in columns:
+        for array in arrays:
+            if array.nbytes > SMALL_BYTES or array.dtype.hasobject:
+                return False
+    return True

@@ -80,22 +80,25 @@ class RingWriter:
         self._head, self._tail = _get(self._map, _HEAD), _get(self._map, _TAIL)
         self.number, self.rows = _NEXT_FRAME.unpack_from(self._map, _NEXT)
         self._opened = self._mark = self._head
-        self._expected = -1  # rows of the next frame, if it is numbered already
+        self._expected = 0  # rows that are announced and not yet written
         self._marks: deque[int] = deque()  # beginnings of frames of this writer, a `_SHARE` of the ring apart
 
     def expect(self, rows: int) -> None:
-        """Number the next frame, which `append` writes: if that never comes, its rows count as lost."""
-        self.number += 1
-        self.rows += rows
-        self._expected = rows
-        self._map[_NEXT : _NEXT + 16] = _NEXT_FRAME.pack(self.number, self.rows)
+        """Announce rows that `append` writes soon: if this process dies before, they count as lost."""
+        self._expected += rows
+        self._tell()
+
+    def forfeit(self, rows: int) -> None:
+        """Rows that were announced and cannot be written count as lost."""
+        self._pass(rows)
 
     def append(self, payload: bytes, rows: int) -> bool:
-        """Write one frame; False (and a gap in the numbers) when it is too large for this ring."""
-        if self._expected != rows:  # what was expected and did not come counts as lost
-            self.expect(rows)
-        body = _NUMBERS.pack(self.number - 1, self.rows - rows, rows) + payload
-        self._expected = -1
+        """Write one frame; False (and a gap in the numbers) when it is too large for this ring.
+
+        Who announces rows announces all that it appends.
+        """
+        body = _NUMBERS.pack(self.number, self.rows, rows) + payload
+        self._pass(rows)
         size = _padded(len(payload))
         if size > self._capacity // _LARGEST:
             return False
@@ -116,6 +119,18 @@ class RingWriter:
 
     def close(self) -> None:
         self._map.close()
+
+    def _pass(self, rows: int) -> None:
+        """A number is taken, and with it so many rows."""
+        self.number += 1
+        self.rows += rows
+        self._expected = max(0, self._expected - rows)
+        self._tell()
+
+    def _tell(self) -> None:
+        """A successor where to go on: what is announced now will be lost, under one number more."""
+        number = self.number + 1 if self._expected else self.number
+        self._map[_NEXT : _NEXT + 16] = _NEXT_FRAME.pack(number, self.rows + self._expected)
 
     def _skip_to_start(self, place: int) -> int:
         self._free(self._head + self._capacity - place)

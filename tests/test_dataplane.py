@@ -81,6 +81,7 @@ class Site:
         for link in self.links:
             link.close()
         await until(lambda: all(link.state == "lost" for link in self.links))
+        self.plane.close()
         self.page.close()
         self.ring.close()
 
@@ -383,8 +384,9 @@ def test_a_promise_that_raises_loses_no_record(tmp_path: Path) -> None:
         site.plane.over(model, served, context)
         await site.attach(tmp_path / "s")
         await site.infer(column(3))
+        site.plane.close()
         reader = RingReader(tmp_path / "w.ring")
-        assert [frame.rows for frame in reader.read()] == [2, 1]
+        assert sum(frame.rows for frame in reader.read()) == 3
         assert reader.lost_rows == 0
 
     with_engine(tmp_path, Function(lambda x: x), test, table(1, {"1": 1.0}))

@@ -76,6 +76,7 @@ def test_an_answer_given_again_is_recorded_as_a_prediction_of_its_own(tmp_path: 
     async def test(site: Site) -> None:
         for name in ("a", "b"):
             await ask(site, column(1, 2), id=name)
+            site.plane.close()
         assert site.sample("records_total", model="m", version="1") == 4
         assert site.sample("batch_rows_count", model="m", version="1") == 1  # what did not run is no batch
 
@@ -87,7 +88,7 @@ def test_an_answer_given_again_is_recorded_as_a_prediction_of_its_own(tmp_path: 
     assert again.inputs == first.inputs and again.outputs == first.outputs
 
 
-def test_what_is_given_in_one_turn_is_one_record_of_all_its_requests(tmp_path: Path) -> None:
+def test_what_is_given_in_one_turn_is_on_record_with_the_rest(tmp_path: Path) -> None:
     of = msgspec.structs.replace(manifest(), features=(Feature("x", "x", 0),), prediction=Prediction("y", 0))
 
     async def test(site: Site) -> None:
@@ -101,12 +102,11 @@ def test_what_is_given_in_one_turn_is_one_record_of_all_its_requests(tmp_path: P
         assert left.cancelled()
 
     with_engine(tmp_path, Function(lambda x: 2 * x), test, table(1, of=of))
-    records = [decode(frame.payload) for frame in RingReader(tmp_path / "w.ring").read()]
-    last = records[-1]
-    assert len(records) == 4 and last.ids == ["left", "again 3", "again 1"]
-    assert last.counts == [2, 2, 2] and last.statuses == [ABANDONED, 200, 200]
-    assert last.outputs["y"].array().ravel().tolist() == [4, 4, 6, 6, 2, 2]
-    assert last.inputs["x"].array().ravel().tolist() == [2, 2, 3, 3, 1, 1]
+    (record,) = [decode(frame.payload) for frame in RingReader(tmp_path / "w.ring").read()]
+    assert record.ids[3:] == ["left", "again 3", "again 1"]
+    assert record.counts == [2] * 6 and record.statuses[3:] == [ABANDONED, 200, 200]
+    assert record.outputs["y"].array().ravel().tolist() == [2, 2, 4, 4, 6, 6, 4, 4, 6, 6, 2, 2]
+    assert record.inputs["x"].array().ravel().tolist() == [1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 1, 1]
 
 
 def test_rows_that_depend_on_one_another_are_recorded_alone(tmp_path: Path) -> None:
@@ -130,6 +130,7 @@ def test_kept_answers_of_other_shapes_are_given_in_one_turn(tmp_path: Path) -> N
             again = await asyncio.gather(*(ask(site, column(width)) for width in (1, 2)))
         assert [answer.outputs[0].shape for answer in again] == [(1, 1), (1, 2)]
         assert lookups(site) == (2, 2)
+        site.plane.close()
         assert site.sample("records_total", model="m", version="1") == 4
 
     with_engine(tmp_path, wide, test, table(1, of=of))

@@ -16,7 +16,7 @@ from serving.manifest import Feature, Manifest, Prediction
 from serving.metrics import Page, collect
 from serving.protocol import Array, TensorSpec
 from serving.record import Record, decode
-from serving.recorder import Recorder
+from serving.recorder import ENOUGH_ROWS, Recorder
 from serving.ring import RingReader, RingWriter
 from tests.replicas import future, linked, listening, manifest, until
 
@@ -42,10 +42,12 @@ class Desk:
     """A batcher whose batches are recorded, and all that was asked of it."""
 
     def __init__(self, folder: Path, of: Manifest, ring: RingWriter | None, max_batch_rows: int) -> None:
-        self.page = Page(folder / "worker.page")
-        recorder = Recorder(of, self.page, ring)
+        self.path = folder / "worker.page"
+        self.page = Page(self.path)
+        self.recorder = Recorder(of, self.page, ring)
         admission = Admission("m", Places(4096), max_queue_rows=4096, queue_target_s=0.5, rng=random.Random(1))
-        self.batcher = Batcher(of, admission, max_batch_rows=max_batch_rows, retries=0, finished=recorder)
+        self.batcher = Batcher(of, admission, max_batch_rows=max_batch_rows, retries=0, finished=self.recorder,
+                               answering=self.recorder.expect)  # fmt: skip
         self.items: list[Item] = []
 
     def ask(self, x: Sequence[Sequence[float]], texts: Sequence[bytes], z: int = 0, deadline_s: float = 10.0) -> Item:
@@ -59,6 +61,10 @@ class Desk:
         self.items.append(item)
         self.batcher.submit(item)
         return item
+
+    def recorded(self) -> float:
+        """Rows that are on record, without a flush."""
+        return sum(s.value for f in collect([self.path]) for s in f.samples if s.name == "gaugeway_records_total")
 
     async def answered(self) -> None:
         await asyncio.gather(*(future(item) for item in self.items), return_exceptions=True)
@@ -83,6 +89,7 @@ def recorded(
             desk.batcher.attach(link)
             await test(desk)
             await desk.answered()
+            desk.recorder.flush()
             link.close()
             await until(lambda: link.state == "lost")
             desk.page.close()
@@ -128,6 +135,24 @@ def test_the_columns_of_a_batch_are_its_requests_joined(tmp_path: Path) -> None:
     assert samples["gaugeway_records_total"] == 6 and refused == 0
     assert samples["gaugeway_queue_duration_seconds_sum"] == max(record.queue_s)
     assert samples["gaugeway_inference_duration_seconds_sum"] == record.infer_s
+
+
+def test_batches_that_end_within_milliseconds_are_one_record_and_others_are_not(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        for k in range(4):
+            await future(desk.ask([[k, k]], [b"a"]))
+        await until(lambda: desk.recorded() == 4)
+        for _ in range(ENOUGH_ROWS + 1):
+            await future(desk.ask([[5, 5]], [b"b"]))
+
+    of = declared(FEATURES[0], prediction=Prediction("score"))
+    records, samples, _ = recorded(tmp_path, test, of)
+    assert sum(record.rows for record in records) == samples["gaugeway_records_total"] == ENOUGH_ROWS + 5
+    assert samples["gaugeway_batch_rows_count"] == ENOUGH_ROWS + 5 and max(r.rows for r in records) <= ENOUGH_ROWS
+    assert len(records) < ENOUGH_ROWS / 2
+    assert [id for record in records for id in record.ids] == [f"id-{k}" for k in range(ENOUGH_ROWS + 5)]
+    values = np.concatenate([record.inputs["x"].array()[:, 0] for record in records])
+    assert values.tolist() == [0, 1, 2, 3] + [5] * (ENOUGH_ROWS + 1)
 
 
 def test_only_declared_inputs_and_the_prediction_are_recorded(tmp_path: Path) -> None:

@@ -309,11 +309,28 @@ def test_rows_that_were_expected_and_never_written_count_as_lost(tmp_path: Path)
     assert (reader.lost_frames, reader.lost_rows) == (1, 5)
 
 
-def test_a_frame_that_was_expected_and_given_up_does_not_give_its_rows_to_the_next(tmp_path: Path) -> None:
+def test_rows_that_were_expected_and_given_up_count_as_lost_and_the_next_have_their_own(tmp_path: Path) -> None:
     path = tmp_path / "w.ring"
     writer = RingWriter(path, 2**16)
-    writer.expect(5)  # and making it failed
+    writer.expect(5)  # and making the frame failed
+    writer.expect(2)
+    writer.forfeit(5)
     writer.append(b"other", 2)
     reader = RingReader(path)
     assert [(frame.number, frame.rows_before, frame.rows) for frame in reader.read()] == [(1, 5, 2)]
     assert (reader.lost_frames, reader.lost_rows) == (1, 5)
+
+
+def test_what_several_announce_is_lost_only_as_far_as_it_was_not_written(tmp_path: Path) -> None:
+    """Whichever of them comes first, and however often they announce."""
+    path = tmp_path / "w.ring"
+    writer, reader = RingWriter(path, 2**16), RingReader(path)
+    for rows in (1, 4, 2):
+        writer.expect(rows)
+    writer.append(b"later", 4)
+    assert [(frame.rows_before, frame.rows) for frame in reader.read()] == [(0, 4)] and reader.lost_rows == 0
+    writer.append(b"earlier", 1)
+    writer.close()  # as a kill
+    RingWriter(path, 2**16).append(b"successor", 3)
+    assert [(frame.rows_before, frame.rows) for frame in reader.read()] == [(4, 1), (7, 3)]
+    assert reader.lost_rows == 2
