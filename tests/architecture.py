@@ -13,7 +13,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "serving.cache",
         "serving.locality",
         "serving.pace",
-        "serving.retrying", "serving.speed",
+        "serving.retrying",
+        "serving.speed",
         "serving.suspects",
         "serving.waiting",
     ),
@@ -73,7 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.replica", "serving.worker", "serving.node"),
     ("serving.controller",),
     ("serving.cluster",),
-    ("serving.client", "serving.up"),
+    ("serving.client", "serving.health", "serving.up"),
     # the demo and the command line
     ("serving.demo",),
     ("serving.commands",),
