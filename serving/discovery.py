@@ -1,15 +1,21 @@
-"""How the workers of a node find the replicas of that node: a small file beside each replica's socket."""
+"""How the workers of a node find replicas: a small file beside the socket of each that runs here, one file of others.
+
+A replica writes its own. The controller collects them from all nodes and gives them to all; so a replica of another
+node is known within a second, and those that are known stay so while the controller is away.
+"""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 FOLDER = "replicas"
+_OTHERS, _REFUSALS = "others.json", "refusals"
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """A warm replica that listens at `socket`."""
+    """A warm replica that listens at `socket` for workers of its own Ray node, at `address` for those of others."""
 
     model: str
     version: str
@@ -19,6 +25,9 @@ class Announcement(msgspec.Struct, frozen=True):
     pid: int
     node: str = ""
     pool: str = ""
+    address: str = ""  # host:port; empty: it does not listen for others
+    began: float = 0.0  # when its process began to load the model, in seconds since 1970
+    load_s: float = 0.0  # from there until it listened
 
 
 def announce(socket_dir: Path, announcement: Announcement) -> Path:
@@ -48,6 +57,46 @@ def announced(socket_dir: Path) -> dict[str, Announcement]:
             continue
         found[one.replica] = one
     return found
+
+
+def tell_of_others(socket_dir: Path, others: Sequence[Announcement]) -> None:
+    """Written only when it says something new: workers look at its time."""
+    path, text = socket_dir / _OTHERS, msgspec.json.encode(others)
+    if path.exists() and path.read_bytes() == text:
+        return
+    staged = path.with_suffix(".new")
+    staged.write_bytes(text)
+    staged.rename(path)
+
+
+class Others:
+    """The replicas of other nodes, as this node was last told."""
+
+    def __init__(self, socket_dir: Path) -> None:
+        self._path, self._seen = socket_dir / _OTHERS, (0, 0)
+        self._known: dict[str, Announcement] = {}
+
+    def known(self) -> dict[str, Announcement]:
+        """By replica; the same object as long as nothing changes."""
+        try:
+            stat = self._path.stat()
+            if (seen := (stat.st_mtime_ns, stat.st_ino)) != self._seen:
+                found = msgspec.json.decode(self._path.read_bytes(), type=list[Announcement])
+                self._known, self._seen = {one.replica: one for one in found}, seen
+        except (FileNotFoundError, msgspec.DecodeError):
+            pass  # nobody was told yet; what cannot be read is written anew
+        return self._known
+
+
+def count_refusal(socket_dir: Path) -> None:
+    """Of a connection that did not prove the secret, by whichever replica of this node: a byte of a file each."""
+    with (socket_dir / _REFUSALS).open("ab", buffering=0) as file:
+        file.write(b".")
+
+
+def refusals(socket_dir: Path) -> int:
+    path = socket_dir / _REFUSALS
+    return path.stat().st_size if path.exists() else 0
 
 
 def withdraw_dead(socket_dir: Path) -> list[Announcement]:
