@@ -211,7 +211,7 @@ def test_what_is_allowed_is_not_found(text: str) -> None:
 
 def files() -> list[Path]:
     """What belongs to the project: its folders and the files beside them."""
-    folders = ("serving", "monitors", "tests", "docs", "loadtests", "dashboards", ".ci")
+    folders = ("serving", "monitors", "tests", "docs", "loadtests", "dashboards", "deploy", ".ci")
     inside = [path for folder in folders for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
     return [path for path in (*inside, *ROOT.iterdir()) if path.is_file() and path.suffix not in (".ubj", ".parquet")]
 
