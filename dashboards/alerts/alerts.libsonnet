@@ -9,8 +9,9 @@ local q = import '../lib/queries.libsonnet';
   local panelOf(name) = [panel.id for panel in $.grafanaDashboards[$._uids.runbooks].panels if panel.title == name][0],
 
   local alert(name, severity, hold, expr, summary, description, variables=[], labels={}) = {
-    local filled = ['var-%s={{ $labels.%s | urlquery }}' % [variable, variable] for variable in variables],
-    local link(uid, parameters) = '%s/d/%s/?%s' % [config.grafana_url, uid, std.join('&', parameters)],
+    // What an alert does not know stays as it is on the dashboard.
+    local filled = std.join('', ['{{ with $labels.%s }}&var-%s={{ . | urlquery }}{{ end }}' % [v, v] for v in variables]),
+    local link(uid, query) = '%s/d/%s/?%s' % [config.grafana_url, uid, query + filled],
 
     alert: name,
     expr: std.stripChars(expr, '\n'),
@@ -19,8 +20,8 @@ local q = import '../lib/queries.libsonnet';
     annotations: {
       summary: summary,
       description: std.stripChars(std.strReplace(description, '\n', ' '), ' '),
-      runbook_url: link($._uids.runbooks, ['viewPanel=%d' % panelOf(name)] + filled),
-      dashboard_url: link($._uids.overview, filled),
+      runbook_url: link($._uids.runbooks, 'viewPanel=%d' % panelOf(name)),
+      dashboard_url: link($._uids.overview, 'from=now-3h&to=now'),
     },
   },
 
@@ -123,7 +124,7 @@ local q = import '../lib/queries.libsonnet';
         |||
           {{ $value }} of the drift detectors of version {{ $labels.version }} of model {{ $labels.model }} alarm:
           {{ range $i, $found := printf "max by (feature) (gaugeway_drift_alarm{model=%q,version=%q,feature!='_prediction'}
-          == 1)" $labels.model $labels.version | query }}{{ if $i }}, {{ end }}{{ $found.Labels.feature }}{{ end }}.
+          == 1)" $labels.model $labels.version | query | sortByLabel "feature" }}{{ if $i }}, {{ end }}{{ $found.Labels.feature }}{{ end }}.
         |||,
         ['model', 'version'],
       ),
