@@ -25,6 +25,7 @@ from serving.config import Config
 from serving.dataplane import DataPlane
 from serving.engine import Engine
 from serving.gateway import Gateway
+from serving.handover import listen
 from serving.labelling import Desk
 from serving.manifest import Feature, Manifest, Prediction
 from serving.metrics import Page
@@ -32,7 +33,6 @@ from serving.ring import RingWriter
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial
 from serving.runtime import Session
 from serving.server import Server
-from serving.worker import listen
 
 EVERY_S = 0.001  # asked for; the system's own clock may tick only every 4 ms
 

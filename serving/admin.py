@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from serving import metrics
-from serving.config import Config
-from serving.errors import BadRequest, GaugewayError
+from serving.config import Config, parse
+from serving.errors import BadRequest, ConfigError, GaugewayError
 
 log = logging.getLogger("gaugeway.admin")
 
@@ -30,6 +30,8 @@ class Control(Protocol):
     def status(self) -> dict[str, Any]: ...
     def route(self, model: str, weights: dict[str, float], by: str, why: str) -> dict[str, Any]: ...
     def ask_to_stop(self) -> None: ...
+    def renew(self, wanted: Config | None) -> dict[str, Any]: ...
+    def succeed(self) -> None: ...
 
 
 class RouteChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,13 +58,34 @@ def application(control: Control, host: str = "127.0.0.1") -> web.Application:
         control.ask_to_stop()
         return _json({"stopping": True})
 
+    async def reload(request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(control.renew, _configuration(await request.read())))
+
+    async def upgrade(request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(control.renew, None))
+
+    async def succeed(request: web.Request) -> web.Response:
+        await asyncio.to_thread(control.succeed)
+        return _json({"restarting": True})
+
     app = web.Application(middlewares=[_guard({*_LOOPBACK, f"[{host}]" if ":" in host else host}), _errors])
     app.add_routes([
         web.get("/admin/v1/status", status),
         web.put("/admin/v1/routes/{model}", route),
         web.post("/admin/v1/shutdown", shutdown),
+        web.post("/admin/v1/reload", reload),
+        web.post("/admin/v1/upgrade", upgrade),
+        web.post("/admin/v1/succession", succeed),
     ])  # fmt: skip
     return app
+
+
+def _configuration(body: bytes) -> Config:
+    """A whole configuration as JSON. Raises BadRequest."""
+    try:
+        return parse(msgspec.json.decode(body, type=dict), "the configuration")
+    except (msgspec.DecodeError, UnicodeDecodeError, ConfigError) as error:
+        raise BadRequest(str(error)) from None
 
 
 def serve(config: Config, control: Control) -> None:

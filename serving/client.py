@@ -8,12 +8,15 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from serving import listeners
 from serving.config import Config
 from serving.discovery import alive
 from serving.errors import BadRequest, GaugewayError, NotReady
 
 _CHUNK_LABELS = 10_000
+RENEW_S = 600.0  # workers drain one after the other
 
 
 def stop(config: Config, timeout_s: float = 90.0) -> None:
@@ -31,6 +34,50 @@ def status(config: Config) -> dict[str, Any]:
     """The controller's view and, under `monitors`, the sidecar's; `stale` when it does not answer."""
     found: dict[str, Any] = _call("GET", f"{_running(config)['admin']}/admin/v1/status")
     return found
+
+
+def reload(config: Config, progress: Callable[[str], None]) -> list[str]:
+    """Have the running gateway take this configuration; returns the keys that changed, once all follow them.
+
+    Raises BadRequest for keys that cannot change while it runs, NotReady when a worker does not start with them.
+    """
+    admin = _running(config)["admin"]
+    told = _call("POST", f"{admin}/admin/v1/reload", msgspec.json.encode(config))
+    _follow(admin, told["revision"], progress)
+    keys: list[str] = told["keys"]
+    return keys
+
+
+def upgrade(config: Config, progress: Callable[[str], None]) -> None:
+    """Replace everything but Ray and the replicas by processes of the code that is installed now."""
+    admin = _running(config)["admin"]
+    told = _call("POST", f"{admin}/admin/v1/upgrade")
+    _follow(admin, told["revision"], progress)
+    progress("the control plane")
+    before = _call("GET", f"{admin}/admin/v1/status")["controller"]
+    _call("POST", f"{admin}/admin/v1/succession")
+    _follow(admin, told["revision"], progress, before)
+
+
+def _follow(admin: str, revision: int, progress: Callable[[str], None], before: int = 0) -> None:
+    """Until every process has the revision, and the controller is another one than `before`."""
+    until, said = time.monotonic() + RENEW_S, ""
+    while time.monotonic() < until:
+        time.sleep(0.2)
+        try:
+            found = _call("GET", f"{admin}/admin/v1/status")
+        except GaugewayError:  # while the controller is replaced
+            continue
+        workers = [worker for worker in found["workers"] if "revision" in worker]
+        old = [worker["name"] for worker in workers if worker["revision"] != revision or worker["state"] != "running"]
+        if not found["changing"] and found["controller"] != before and workers:
+            if old:
+                raise NotReady(f"{', '.join(old)} could not be replaced and serves on: {found['problem']}")
+            return
+        if (text := f"replacing {', '.join(old) or 'the sidecar'}") != said and before == 0:
+            progress(text)
+            said = text
+    raise NotReady(f"after {RENEW_S:g} s not everything is replaced; `gaugeway status` says what runs")
 
 
 def route(config: Config, model: str, weights: dict[str, float], why: str, timeout_s: float = 60.0) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from serving.http import Request, Response, refusal
 log = logging.getLogger("gaugeway.server")
 
 SWEEP_S, LINGER_S = 0.25, 2.0
+SETTLE_S, HANDSHAKE_S = 0.1, 1.0  # what was accepted in the last moment becomes a connection within
 _INBOX_BYTES = 2**14  # of one read; what it holds of a large body is moved twice more
 _AHEAD_BYTES, _LARGE = 2**16, 2**16
 _KNOWN_HEADS, _KNOWN_BYTES = 1024, 2048
@@ -44,6 +45,7 @@ class Limits:
     body_idle_s: float = 5.0
     min_bytes_per_s: float = 1024.0
     keep_alive_s: float = 75.0
+    farewell_s: float = 2.0  # of a drain: a client that asks within hears that the connection ends
     write_s: float = 30.0
     max_connections: int = 0  # 0: half of the descriptor limit
 
@@ -67,6 +69,7 @@ class Server:
         self.inbox = memoryview(bytearray(_INBOX_BYTES))
         self.buffered_bytes = 0
         self.now, self.date = time.monotonic(), b""
+        self.draining = False
         self._heads: dict[bytes, Head] = {}
         self._max_connections = limits.connections
         self._server: asyncio.Server | None = None
@@ -74,6 +77,7 @@ class Server:
 
     async def listen(self, sock: socket, tls: ssl.SSLContext | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._settle_s = HANDSHAKE_S if tls else SETTLE_S
         self._server = await self._loop.create_server(
             lambda: Connection(self),
             sock=sock,
@@ -84,13 +88,20 @@ class Server:
         self._sweep()
 
     async def drain(self, timeout_s: float) -> None:
-        """Accept nothing new, answer what was asked, close."""
+        """Accept nothing new, answer what was asked, close.
+
+        To close a connection that a client is about to use would cost it a request. So the next answer on each says
+        that it is the last, and only what is silent for `farewell_s` is closed without a word.
+        """
+        self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.finish()
-        until = time.monotonic() + timeout_s
-        while self.connections and time.monotonic() < until:
+        began = time.monotonic()
+        while time.monotonic() < began + timeout_s:
+            if not self.connections and time.monotonic() > began + self._settle_s:
+                break
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()
@@ -141,7 +152,7 @@ class Connection(asyncio.BufferedProtocol):
         self._request: Request | None = None
         self._since = self._began = server.now
         self._writing = True  # the client reads what is written
-        self._closing = self._refused = False
+        self._closing, self._refused = server.draining, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
@@ -182,10 +193,10 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(error)
 
     def finish(self) -> None:
-        """Close once what was begun is answered."""
+        """Close with the next answer, or when none is asked for."""
         self._closing = True
-        if self._head is None and not self._rest and self._transport is not None:
-            self._transport.close()
+        if self._idle:
+            self._since = self._server.now
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -206,8 +217,12 @@ class Connection(asyncio.BufferedProtocol):
         elif self._rest:
             if now - self._began > limits.head_s:
                 self._refuse(RequestTimeout(f"the head of the request was not whole after {limits.head_s:g} s"))
-        elif waited_s > limits.keep_alive_s:
-            self.finish()
+        elif waited_s > (limits.farewell_s if self._closing else limits.keep_alive_s):
+            self._transport.close()
+
+    @property
+    def _idle(self) -> bool:
+        return self._head is None and not self._rest
 
     @property
     def _received(self) -> int:

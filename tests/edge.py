@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 import uvloop
 
+from serving.handover import listen
 from serving.http import Request, Response
 from serving.server import Limits, Server
-from serving.worker import listen
 from tests.raw_http import Wire
 
 

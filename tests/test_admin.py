@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import admin
-from serving.config import Config, parse
+from serving.config import Config, dump, parse
 from serving.errors import GaugewayError, UnknownVersion
 from serving.metrics import CONTROL
 
@@ -43,6 +43,7 @@ class Desk:
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.stopped = error, False
         self.changes: list[tuple[str, dict[str, float], str, str]] = []
+        self.renewals: list[Config | None] = []
         self.answers = threading.Event()
         self.answers.set()
 
@@ -57,6 +58,13 @@ class Desk:
         return {"model": model, "weights": weights}
 
     def ask_to_stop(self) -> None:
+        self.stopped = True
+
+    def renew(self, wanted: Config | None) -> dict[str, Any]:
+        self.renewals.append(wanted)
+        return {"revision": len(self.renewals), "keys": []}
+
+    def succeed(self) -> None:
         self.stopped = True
 
 
@@ -162,6 +170,23 @@ def test_errors_of_the_control_are_sentences(error: Exception, status: int, said
         assert refused(await client.put("/admin/v1/routes/m", json={"weights": {"9": 1}}), status) == said
 
     with_api(Desk(error), test)
+
+
+def test_a_reload_takes_a_whole_configuration_and_an_upgrade_none() -> None:
+    desk = Desk()
+    wanted = parse({"gateway": {"deadline_s": 3}})
+
+    async def test(client: httpx.AsyncClient) -> None:
+        told = await client.post("/admin/v1/reload", content=dump(wanted))
+        assert told.json() == {"revision": 1, "keys": []}
+        assert (await client.post("/admin/v1/upgrade")).json()["revision"] == 2
+        for body, said in ((b"[]", "Expected `object`"), (b'{"gatway": {}}', "did you mean `gateway`?")):
+            assert said in refused(await client.post("/admin/v1/reload", content=body), 400)
+        assert not desk.stopped
+        assert (await client.post("/admin/v1/succession")).json() == {"restarting": True}
+
+    with_api(desk, test)
+    assert desk.renewals == [wanted, None] and desk.stopped
 
 
 def test_shutdown_asks_and_answers() -> None:

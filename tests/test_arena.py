@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from serving.arena import ALIGN_BYTES, Arena, Extents, Offer, Window
 from serving.errors import ChannelError
+from serving.handover import listen
 from serving.http import Request, Response
 from serving.server import Server
-from serving.worker import listen
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0, 100)), max_size=80))

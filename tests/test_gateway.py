@@ -22,6 +22,7 @@ from serving.dataplane import DataPlane
 from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
 from serving.gateway import Gateway
+from serving.handover import listen
 from serving.labelling import Desk
 from serving.links import Links
 from serving.manifest import Manifest
@@ -31,7 +32,6 @@ from serving.protocol import TensorSpec
 from serving.routing import Table
 from serving.runtime import Session
 from serving.server import Limits, Server
-from serving.worker import listen
 from tests.models import slow
 from tests.replicas import Function, manifest, until
 

@@ -164,3 +164,16 @@ def test_a_drain_answers_what_was_asked_and_takes_nothing_new() -> None:
             server.connect()
         (only,) = sending.send(whole[-5:]).answers()
         assert only.status == 200 and only.closes
+
+
+def test_a_client_that_asks_during_a_drain_is_answered_and_told_that_it_was_the_last_time() -> None:
+    with listening(replace(QUICK, keep_alive_s=60, farewell_s=1.0)) as server:
+        with server.connect() as kept, server.connect() as silent:
+            for wire in (kept, silent):
+                assert echoed(wire.send(request("/a")).answer()) == b"GET /a\n"
+            began = time.monotonic()
+            server.drain(20.0)
+            until(lambda: server.server.draining, "the drain", 5)
+            answer = kept.send(request("/b")).answer()
+            assert echoed(answer) == b"GET /b\n" and answer is not None and answer.closes
+            assert silent.answers() == [] and 0.7 < time.monotonic() - began < 5.0  # its clock is coarse

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from serving.config import Config, Model, dump, parse
+from serving.handover import listen
 from serving.planning import Plan, table
 from serving.record import decode
 from serving.ring import RingReader
 from serving.routing import Table
-from serving.worker import listen
 from tests.replicas import ReplicaProcess, manifest
 
 OF = manifest()

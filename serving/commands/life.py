@@ -1,4 +1,4 @@
-"""Start and stop: `up`, `down`."""
+"""Start, stop, change: `up`, `down`, `reload`, `upgrade`."""
 
 import signal
 import threading
@@ -37,3 +37,19 @@ def down(config: ConfigFile = None) -> None:
     """Stop the gateway that runs on this configuration's data folder."""
     client.stop(load(config))
     out.print("stopped")
+
+
+@app.command(epilog="Example: gaugeway reload --config gaugeway.toml")
+def reload(config: ConfigFile = None) -> None:
+    """Take changed keys of the configuration while it serves; what cannot change is named, and then nothing does."""
+    with err.status("asking …") as status:
+        keys = client.reload(load(config), lambda text: status.update(f"{text} …"))
+    out.print(f"in effect: {', '.join(keys)}" if keys else "nothing has changed", highlight=False)
+
+
+@app.command(epilog="Example: pip install --upgrade gaugeway && gaugeway upgrade")
+def upgrade(config: ConfigFile = None) -> None:
+    """Put the code that is installed now in place of the code that runs; no request fails."""
+    with err.status("asking …") as status:
+        client.upgrade(load(config), lambda text: status.update(f"{text} …"))
+    out.print("upgraded: workers, sidecar, control plane; replicas when they are next replaced")
