@@ -1,7 +1,8 @@
 """Adds the sealed slots of all nodes and folds them in order: the one place that judges.
 
-A slot is folded once every node has sealed it, so which node counted which rows, and when it sent them, does not
-change a bit of any verdict. What a node sends again after a restart is recognised by its watermark.
+A slot is folded once every live node has sealed it, so which node counted which rows, and when it sent them, does
+not change a bit of any verdict. What a node sends again after a restart is recognised by its watermark. A node that
+is gone holds nobody back: what of its rows comes too late, or never, is counted as gone.
 """
 
 import math
@@ -13,10 +14,11 @@ import numpy as np
 
 from monitors.book import Version
 from monitors.drift.watch import DriftVerdict
-from monitors.journal import Journal
-from monitors.ledger import Name, Sealed
+from monitors.journal import State
+from monitors.ledger import Name
 from monitors.monitor import ALL, Monitor
-from monitors.open_slots import OpenSlots
+from monitors.open_slots import Key, OpenSlots
+from monitors.parcel import Marks, Parcel
 from monitors.reference import Marginal
 from monitors.risk import RiskVerdict
 from monitors.slot import Counts, LabelCounts, decode, decode_labels
@@ -74,12 +76,28 @@ class _Judge:
             self.block, self.judged, self.judged_at = block, judged, at
 
 
-class Aggregator:
-    """Monitors of all versions, fed by `nodes`."""
+class _Folded(msgspec.Struct):
+    """Up to where all was judged, and the rows that came too late for it."""
 
-    def __init__(self, settings: Monitors, nodes: Iterable[str]) -> None:
+    marks: Marks = Marks()
+    gone_rows: int = 0
+
+
+class _Node(msgspec.Struct):
+    """What is known of a node: up to where it was taken, and what was given up when the others went on without it."""
+
+    marks: Marks = Marks()
+    open_rows: int = 0
+    given_up: int | None = None  # rows; None while nothing is
+
+
+class Aggregator:
+    """Monitors of all versions."""
+
+    def __init__(self, settings: Monitors) -> None:
         self._settings = settings
-        self._marks = {node: (0, 0) for node in nodes}
+        self._nodes: dict[str, _Node] = {}
+        self._folded = _Folded()
         self._judges: dict[Name, _Judge] = {}
         self._slots = OpenSlots("pending_slot", Counts, decode)
         self._label_slots = OpenSlots("pending_label_slot", LabelCounts, decode_labels)
@@ -90,8 +108,18 @@ class Aggregator:
     def names(self) -> list[Name]:
         return sorted(self._judges)
 
+    @property
+    def gone_rows(self) -> int:
+        """Rows that are in no verdict because their node was gone when the others' slots were judged."""
+        return self._folded.gone_rows
+
     def version(self, name: Name) -> Version:
         return self._judges[name].version
+
+    def marks(self, node: str) -> Marks:
+        """Up to where the node's slots were taken."""
+        known = self._nodes.get(node)
+        return known.marks if known else Marks()
 
     def know(self, version: Version) -> None:
         """Watch a version; one whose content changed is watched from the beginning."""
@@ -103,18 +131,39 @@ class Aggregator:
                 judge.restore(data)
             self._changed.add(name)
 
-    def take(self, node: str, sealed: Sealed, now: float) -> None:
-        """Add what a node has sealed, and judge what all have. Versions must be known; `now` is the wall clock."""
-        mark, label_mark = self._marks[node]
-        for closed in sealed.slots:
-            if closed.slot >= mark:
-                self._slots.at(closed[:3]).add(closed.counts)
-        for labels in sealed.labels:
-            if labels.slot >= label_mark:
-                self._label_slots.at(labels[:3]).add(labels.counts)
-        self._marks[node] = max(mark, sealed.watermark), max(label_mark, sealed.label_watermark)
-        marks = self._marks.values()
-        self._fold(min(mark for mark, _ in marks), min(mark for _, mark in marks), now)
+    def take(self, node: str, parcels: Iterable[Parcel], open_rows: int = 0) -> None:
+        """Add what a node has sealed; what it sent before is left out. Versions must be known."""
+        known = self._nodes.setdefault(node, _Node())
+        for parcel in parcels:
+            for model, version, slot, data in parcel.slots:
+                if slot >= known.marks.slot:
+                    self._add(known, (model, version, slot), decode(data))
+            for model, version, slot, data in parcel.labels:
+                if slot >= max(known.marks.label_slot, self._folded.marks.label_slot):
+                    self._label_slots.at((model, version, slot)).add(decode_labels(data))
+            known.marks = max(known.marks, parcel.marks)
+        known.open_rows = open_rows
+        if known.marks.slot >= self._folded.marks.slot:
+            known.given_up = None  # it has caught up
+
+    def judge(self, live: Iterable[str], now: float) -> None:
+        """Fold and judge what all `live` nodes have sealed; one that has sent nothing yet holds all back.
+
+        `now` is the wall clock. The others are gone: what of theirs is missing is given up, and counted.
+        """
+        here = {node: self.marks(node) for node in live}
+        if not here:
+            return
+        before, marks = self._folded.marks, here.values()
+        self._folded.marks = folded = Marks(
+            max(before.slot, min(mark.slot for mark in marks)),
+            max(before.label_slot, min(mark.label_slot for mark in marks)),
+        )
+        for node, known in self._nodes.items():
+            if node not in here and known.marks.slot < folded.slot and known.given_up is None:
+                known.given_up = known.open_rows
+                self._folded.gone_rows += known.open_rows
+        self._fold(folded.slot, folded.label_slot, now)
 
     def verdicts(self, name: Name) -> Verdicts:
         judge = self._judges[name]
@@ -132,30 +181,45 @@ class Aggregator:
             notes=(*version.notes, *(version.profile.notes if version.profile else ())),
         )
 
-    def save(self, journal: Journal) -> None:
-        """Write what changed since the last `save`."""
-        journal.put("node", {(node,): msgspec.msgpack.encode(marks) for node, marks in self._marks.items()})
+    def save(self, journal: State) -> set[Name]:
+        """Write what changed since the last `save`; the versions that did."""
+        journal.put("node", {(node,): msgspec.msgpack.encode(known) for node, known in self._nodes.items()})
+        journal.put("folded", {(): msgspec.msgpack.encode(self._folded)})
         journal.put("monitor", {name: self._judges[name].encode() for name in self._changed})
-        self._changed.clear()
+        changed, self._changed = self._changed, set()
         self._slots.save(journal)
         self._label_slots.save(journal)
+        return changed
 
-    def load(self, journal: Journal) -> None:
+    def load(self, journal: State) -> None:
         """Go on from what was last committed; each monitor once its version is known."""
-        for (node,), marks in journal.all("node").items():
-            if node in self._marks:
-                self._marks[str(node)] = msgspec.msgpack.decode(marks, type=tuple[int, int])
+        for (node,), known in journal.all("node").items():
+            self._nodes[str(node)] = msgspec.msgpack.decode(known, type=_Node)
+        if folded := journal.all("folded").get(()):
+            self._folded = msgspec.msgpack.decode(folded, type=_Folded)
         self._saved = {(str(name[0]), str(name[1])): data for name, data in journal.all("monitor").items()}
         self._slots.load(journal)
         self._label_slots.load(journal)
 
+    def _add(self, known: _Node, key: Key, counts: Counts) -> None:
+        if key[2] >= self._folded.marks.slot:
+            self._slots.at(key).add(counts)
+            return
+        expected = min(counts.rows, known.given_up or 0)  # was counted when the others went on
+        known.given_up = (known.given_up or 0) - expected
+        self._folded.gone_rows += counts.rows - expected
+
     def _fold(self, mark: int, label_mark: int, now: float) -> None:
         for model, version, slot, counts in self._slots.close(mark):
+            if (model, version) not in self._judges:  # it was taken out of the registry
+                self._folded.gone_rows += counts.rows
+                continue
             judge = self._touch((model, version))
             judge.monitor.fold(slot, counts)
             self._remember(judge, slot, counts)
         for model, version, slot, labels in self._label_slots.close(label_mark):
-            self._touch((model, version)).monitor.fold_labels(slot, labels)
+            if (model, version) in self._judges:
+                self._touch((model, version)).monitor.fold_labels(slot, labels)
         for name, judge in self._judges.items():
             block = self._block(mark) + self._block(label_mark)  # both only grow
             if block > judge.block:

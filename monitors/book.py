@@ -16,6 +16,12 @@ from serving.manifest import Manifest
 DELAYS_S: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(49))  # bounds of the delay histogram, 1 s to 194 days
 
 
+_SUMS = (
+    "rows", "failed", "late", "misdated", "expected", "sampled_out", "reused", "joined", "corrected", "loss", "due",
+    "due_labelled", "delay_s",
+)  # fmt: skip
+
+
 class Version(msgspec.Struct, frozen=True):
     """What is known of a version: its manifest, and the profile of its training data where it has one."""
 
@@ -76,6 +82,16 @@ class Book(msgspec.Struct):
         risk = version.profile.risk if version.profile else None
         task = version.manifest.task if version.takes_labels else None
         return cls(version.manifest.digest, task, risk.cap if risk else 1.0)
+
+    def copy(self) -> "Book":
+        return msgspec.structs.replace(self, delays=[*self.delays])
+
+    def add(self, other: "Book") -> None:
+        """Add what another node counted of the version."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.last_time, self.seen = max(self.last_time, other.last_time), max(self.seen, other.seen)
+        self.delays = [a + b for a, b in zip(self.delays, other.delays, strict=True)]
 
     @property
     def mean_loss(self) -> float | None:

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from monitors.book import DELAYS_S, Book
-from monitors.report import Report
+from monitors.ledger import Name
+from monitors.report import Report, VersionReport
 
 STATES = ("ok", "alarm", "no_data", "stale", "unfit")
 _MV = ("model", "version")
@@ -99,36 +100,45 @@ def families(report: Report) -> Iterator[Metric]:
 
 
 def _samples(report: Report) -> Iterator[Sample]:
+    yield from _of_node(report)
     document = report.document
-    yield "monitor_lag_seconds", (), document.lag_s
-    yield "monitor_lost_frames_total", (), report.lost_frames
-    yield "monitor_cpu_seconds_total", (), report.cpu_s
-    yield "label_sampling_ratio", (), report.sampling_ratio
-    for reason, rows in document.dropped_rows.items():
-        yield "monitor_dropped_total", (reason,), rows
+    if document is None:  # another node judges, and exports it
+        return
+    yield "monitor_dropped_total", ("gone",), report.gone_rows
     for model, versions in document.models.items():
-        labels = next(iter(versions.values())).labels
-        yield "labels_parked", (model,), labels.parked
-        yield "labels_unknown", (model,), labels.unknown
         for version in versions:
-            yield from _of_version(report, model, version)
+            yield from _of_version(report, document.models[model][version], (model, version))
             yield from _of_features(report, model, version)
 
 
-def _of_version(report: Report, model: str, version: str) -> Iterator[Sample]:
-    found, at = report.document.models[model][version], (model, version)
-    risk, labels, judged_at = found.risk, found.labels, report.verdicts[at].judged_at
+def _of_node(report: Report) -> Iterator[Sample]:
+    """What each node exports of its own; the sum over all nodes is the cluster's."""
+    own = report.own
+    yield "monitor_lag_seconds", (), own.lag_s
+    yield "monitor_lost_frames_total", (), report.lost_frames
+    yield "monitor_cpu_seconds_total", (), report.cpu_s
+    yield "label_sampling_ratio", (), report.sampling_ratio
+    for reason, rows in own.dropped.items():
+        yield "monitor_dropped_total", (reason,), rows
+    for model in sorted({model for model, *_ in (*own.versions, *own.books)}):
+        yield "labels_parked", (model,), own.parked.get(model, 0)
+        yield "labels_unknown", (model,), own.unknown.get(model, 0)
+    for model, version, book in own.books:
+        yield "labels_joined", (model, version), book.joined
+        yield "labels_expected", (model, version), book.expected
+        yield "monitor_rows_total", (model, version), book.rows
+
+
+def _of_version(report: Report, found: VersionReport, at: Name) -> Iterator[Sample]:
+    risk = found.risk
     values = {
         "risk_mean": risk.mean,
         "risk_bound": risk.bound,
         "risk_log_e": risk.log_e,
         "risk_threshold": risk.threshold,
         "risk_alarm": risk.alarm,
-        "label_coverage_ratio": labels.coverage_ratio,
-        "labels_joined": labels.joined,
-        "labels_expected": labels.expected,
-        "monitor_last_verdict_timestamp_seconds": judged_at,
-        "monitor_rows_total": found.rows,
+        "label_coverage_ratio": found.labels.coverage_ratio,
+        "monitor_last_verdict_timestamp_seconds": report.verdicts[at].judged_at,
     }
     yield from ((name, at, float(value)) for name, value in values.items() if value is not None)
     yield from (("monitor_state", (*at, state), float(state == found.state)) for state in STATES)
@@ -155,7 +165,7 @@ def _of_features(report: Report, model: str, version: str) -> Iterator[Sample]:
 
 def _delays(name: str, spec: Spec, report: Report) -> Metric:
     family = HistogramMetricFamily(f"gaugeway_{name}", spec.help, labels=spec.labels)
-    for labels, book in report.books.items():
+    for *labels, book in report.own.books:
         family.add_metric(labels, _buckets(book), book.delay_s)
     return family
 

@@ -8,11 +8,23 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 Key = tuple[str | int, ...]
 
+
+class State(Protocol):
+    """Values by kind and key, in a file of one node or in the database of all."""
+
+    def put(self, kind: str, values: dict[Key, bytes]) -> None: ...
+
+    def remove(self, kind: str, keys: Iterable[Key]) -> None: ...
+
+    def all(self, kind: str) -> dict[Key, bytes]: ...
+
+
 _TABLE = "CREATE TABLE IF NOT EXISTS state (kind TEXT, key TEXT, value BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID"
-_LAYOUT = 2  # of the tables and the values in them
+_LAYOUT = 3  # of the tables and the values in them
 
 
 class Journal:

@@ -11,6 +11,7 @@ The few that may be known already, by their hash, are looked at one by one.
 The store writes inside the caller's transaction and never commits: what it holds lasts together with the counts.
 """
 
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -56,6 +57,10 @@ class Prediction(NamedTuple):
     sampling: float = 1.0  # the probability with which it was kept
 
 
+Place = tuple[str, str, int]  # model, id, row
+FIRST: Place = ("", "", 0)
+
+
 class Label(NamedTuple):
     """What turned out to be true of a row, at its event time in seconds since 1970."""
 
@@ -64,6 +69,10 @@ class Label(NamedTuple):
     row: int
     label: float
     time: float
+
+    @property
+    def place(self) -> Place:
+        return self[:3]
 
 
 class Truth(NamedTuple):
@@ -203,6 +212,25 @@ class LabelStore:
                 result.parked += 1 - known[2]
         self._index.add(np.array(sorted(new), np.int64).view(np.uint64), np.zeros(len(new), np.int64))
         return result
+
+    def held(self, labels: Sequence[Label]) -> list[float]:
+        """Event times of the predictions that labels are for, the latest of each; NaN where there is none."""
+        _, waiting = self._asked(labels)
+        return [max((float(row["time"]) for row in rows), default=math.nan) for rows in waiting]
+
+    def strays(self, after: Place, n: int) -> list[Label]:
+        """Labels that wait for a prediction, in their order, the next `n` behind a place."""
+        query = "SELECT model, id, row, label, time FROM labels WHERE joined = 0 AND (model, id, row) > (?, ?, ?)"
+        found = self._sql.execute(f"{query} ORDER BY model, id, row LIMIT ?", (*after, n))
+        return [Label(*row) for row in found]
+
+    def leave(self, labels: Sequence[Label]) -> None:
+        """Forget labels that met their prediction elsewhere, but for those that changed or were joined meanwhile."""
+        for label in labels:
+            of = (*label.place, label.label, label.time)
+            gone = self._sql.execute(f"DELETE FROM labels {_OF_ROW} AND joined = 0 AND label = ? AND time = ?", of)
+            self.labels -= gone.rowcount
+            self.parked[label.model] -= gone.rowcount
 
     def expire(self, slot: int) -> dict[str, int]:
         """Forget what lies before `slot`; labels of each model that never met a prediction."""

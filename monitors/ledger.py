@@ -35,6 +35,7 @@ Identity = tuple[str, str, str]  # model, version, digest
 log = logging.getLogger("gaugeway.monitors")
 
 MAX_PANELS = 256  # at once; there is one for each layout of a version's records
+NEVER = -(2**62)  # before all slots
 MIN_FUTURE_S = 60.0  # an event time further ahead of the wall clock than this, or than `lateness_s`, is none
 
 
@@ -117,13 +118,15 @@ class Ledger:
         self._unknown(arrival.turned_away)
         return arrival
 
-    def seal(self, wall: float | None = None) -> Sealed:
-        """Close the slots that the clock has left behind. `wall` moves the clock too: give it only when drained."""
+    def seal(self, outside: float | None = None) -> Sealed:
+        """Close the slots that the clock has left behind. A clock from `outside` (the wall, another node's records)
+        moves it too: give it only when all that was written before is read.
+        """
         marks = self.marks
-        if wall is not None and marks.clock is not None:
-            marks.clock = max(marks.clock, wall)
+        if outside is not None:
+            marks.clock = outside if marks.clock is None else max(marks.clock, outside)
         if marks.clock is None:
-            return Sealed(0, 0)
+            return Sealed(NEVER, NEVER)
         marks.watermark = max(self._mark(marks.clock, self._settings.lateness_s), _or_less(marks.watermark))
         before = marks.label_watermark
         marks.label_watermark = max(self._mark(marks.clock, self._horizon_s), _or_less(before))
@@ -136,6 +139,11 @@ class Ledger:
         """Why no version of the model could judge this label, else None."""
         reasons = [book.refusal(label) for (name, _), book in self.books.items() if name == model and book.task]
         return reasons[0] if reasons and all(reasons) else None
+
+    @property
+    def open_rows(self) -> int:
+        """Rows that were counted and are not yet sealed."""
+        return sum(counts.rows for counts in self._slots.values())
 
     def drop(self, reason: str, rows: int) -> None:
         if rows:
@@ -305,4 +313,4 @@ def _name(match: Match) -> Name:
 
 
 def _or_less(mark: int | None) -> int:
-    return -(2**62) if mark is None else mark
+    return NEVER if mark is None else mark

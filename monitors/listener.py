@@ -1,15 +1,13 @@
-"""The sidecar's HTTP: metrics and verdicts over TCP, labels over a unix socket; in a thread of its own.
+"""The sidecar's HTTP: metrics and verdicts over TCP, labels over a unix socket, the other nodes' sidecars on a port
+of their own; in a thread of its own.
 
 Nothing here touches the counts. A request becomes a question in a bounded queue; the thread that counts answers.
 """
 
 import asyncio
 import math
-import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,51 +15,20 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from monitors.exchange import Exchange
 from monitors.exporter import Workers, text
+from monitors.inlet import VERDICTS, Inlet
 from monitors.labels import Label
+from monitors.questions import Asking, Labelling, Questions, Refused, ask
 from monitors.report import Report
 from serving.config import NAME
+from serving.errors import NotReady, Unavailable
 
-MAX_QUESTIONS = 1024  # waiting; more is 503
 MAX_BODY_BYTES = 64 * 2**20
-ANSWER_S = 8.0  # after which the thread that counts is taken to be stuck
+
+Post = Callable[[str, str, bytes], bytes]  # address, path, body -> answer; raises Unavailable
 
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """A label that was not taken: its place in the request, and why."""
-
-    index: int
-    reason: str
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What became of the labels of one request; the numbers and `refused` add up to what was sent."""
-
-    joined: int
-    parked: int
-    unknown: int
-    refused: list[Refused]
-
-
-@dataclass
-class Labelling:
-    """Labels to be joined; `label.time` is NaN where none was sent."""
-
-    labels: list[tuple[int, Label]]
-    refused: list[Refused] = field(default_factory=list)
-    answer: "Future[Answer]" = field(default_factory=Future)
-
-
-@dataclass
-class Asking:
-    """For a report."""
-
-    answer: "Future[Report]" = field(default_factory=Future)
-
-
-Questions = queue.Queue[Labelling | Asking]
 
 
 class _Sent(msgspec.Struct):
@@ -120,19 +87,34 @@ def _seconds(time: datetime | float | None) -> float:
 
 
 class Listener:
-    """Listens until `close`. `alive` says whether the counting thread is; `port` is bound when `start` returns."""
+    """Listens until `close`; `port` and `peers_port` are bound when `start` returns.
 
-    def __init__(self, questions: Questions, alive: Callable[[], bool], workers: Workers) -> None:
-        self._questions, self._alive, self._workers = questions, alive, workers
+    `alive` says whether the counting thread is, `judge` where the verdicts are while another node has them.
+    """
+
+    def __init__(
+        self,
+        questions: Questions,
+        exchange: Exchange,
+        inlet: Inlet,
+        *,
+        alive: Callable[[], bool],
+        workers: Workers,
+        judge: Callable[[], str],
+        send: Post,
+    ) -> None:
+        self._questions, self._exchange, self._inlet = questions, exchange, inlet
+        self._alive, self._workers, self._judge, self._send = alive, workers, judge, send
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._runners: list[web.AppRunner] = []
-        self.port = 0
+        self._wandering: asyncio.Task[None] | None = None
+        self.port = self.peers_port = 0
 
-    def start(self, host: str, port: int, socket: Path) -> None:
+    def start(self, host: str, port: int, socket: Path, peers_host: str) -> None:
         """Raises OSError when the address is taken."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(host, port, socket), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._start(host, port, socket, peers_host), self._loop).result()
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout=10)
@@ -140,16 +122,21 @@ class Listener:
         self._thread.join(timeout=10)
         self._loop.close()
 
-    async def _start(self, host: str, port: int, socket: Path) -> None:
+    async def _start(self, host: str, port: int, socket: Path, peers_host: str) -> None:
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
         gets = [web.get("/metrics", self.metrics), web.get("/verdicts", self.verdicts), web.get("/health", self.health)]
-        outside = await self._runner(gets)
-        site = web.TCPSite(outside, host, port, reuse_address=True)
-        await site.start()
-        self.port = outside.addresses[0][1]
+        self.port = await self._listen(gets, host, port)
+        self.peers_port = await self._listen(self._inlet.routes(), peers_host, 0)
         inside = await self._runner([*gets, web.post("/labels", self.labels)])
         await web.UnixSite(inside, str(socket)).start()
+        self._wandering = asyncio.create_task(self._exchange.wander())
+
+    async def _listen(self, routes: list[web.RouteDef], host: str, port: int) -> int:
+        runner = await self._runner(routes)
+        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        bound: int = runner.addresses[0][1]
+        return bound
 
     async def _runner(self, routes: list[web.RouteDef]) -> web.AppRunner:
         application = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -160,6 +147,8 @@ class Listener:
         return runner
 
     async def _close(self) -> None:
+        if self._wandering is not None:
+            self._wandering.cancel()
         for runner in self._runners:
             await runner.cleanup()
 
@@ -169,13 +158,13 @@ class Listener:
             labelling = await asyncio.get_running_loop().run_in_executor(None, parse, body)
         except (msgspec.DecodeError, RecursionError) as error:
             return _error(400, f"labels must be a JSON array: {error}")
-        return await self._ask(labelling, _json)
+        return await self._respond(self._exchange.label(labelling), _json)
 
     async def verdicts(self, request: web.Request) -> web.Response:
-        return await self._ask(Asking(), lambda found: _json(found.document))
+        return await self._respond(self._document(), _plain)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        return await self._ask(Asking(), self._metrics)
+        return await self._respond(ask(self._questions, Asking()), self._metrics)
 
     async def health(self, request: web.Request) -> web.Response:
         alive = self._alive()
@@ -184,15 +173,24 @@ class Listener:
     def _metrics(self, report: Report) -> web.Response:
         return web.Response(body=text(report, self._workers), headers={"content-type": _CONTENT})
 
-    async def _ask(self, question: Any, respond: Callable[[Any], web.Response]) -> web.Response:
+    async def _document(self) -> bytes:
+        """The verdicts of the cluster, from the node that has them."""
+        report: Report = await ask(self._questions, Asking())
+        if report.document is not None:
+            return msgspec.json.encode(report.document)
+        if not (address := self._judge()):
+            raise NotReady("no sidecar judges at the moment")
+        return await asyncio.get_running_loop().run_in_executor(None, self._send, address, VERDICTS, b"")
+
+    async def _respond(self, answer: Awaitable[Any], respond: Callable[[Any], web.Response]) -> web.Response:
         try:
-            self._questions.put_nowait(question)
-            answer = await asyncio.wait_for(asyncio.wrap_future(question.answer), ANSWER_S)
-        except queue.Full:
-            return _error(503, f"{MAX_QUESTIONS} requests wait already")
-        except TimeoutError:
-            return _error(503, f"the monitors did not answer within {ANSWER_S:g} s")
-        return respond(answer)
+            return respond(await answer)
+        except Unavailable as error:
+            return _error(503, str(error))
+
+
+def _plain(document: bytes) -> web.Response:
+    return web.Response(body=document, content_type="application/json")
 
 
 def _json(value: object, status: int = 200) -> web.Response:

@@ -1,9 +1,9 @@
 """Slots that may still change, of all versions of a node, and what of them has to be written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from monitors.journal import Journal
+from monitors.journal import State
 from monitors.slot import Counts, LabelCounts
 
 Key = tuple[str, str, int]  # model, version, slot
@@ -40,6 +40,9 @@ class OpenSlots(Generic[C]):
     def __len__(self) -> int:
         return len(self._slots)
 
+    def values(self) -> Iterable[C]:
+        return self._slots.values()
+
     def at(self, key: Key) -> C:
         """The counts of a slot, to be changed."""
         self._changed.add(key)
@@ -61,13 +64,13 @@ class OpenSlots(Generic[C]):
         for key in ready:
             del self._slots[key]
 
-    def save(self, journal: Journal) -> None:
+    def save(self, journal: State) -> None:
         """Write what changed since the last `save`."""
         journal.remove(self._kind, self._closed - self._slots.keys())
         journal.put(self._kind, {key: self._slots[key].encode() for key in self._changed if key in self._slots})
         self._changed.clear()
         self._closed.clear()
 
-    def load(self, journal: Journal) -> None:
+    def load(self, journal: State) -> None:
         for (model, version, slot), data in journal.all(self._kind).items():
             self._slots[str(model), str(version), int(slot)] = self._decode(data)

@@ -1,13 +1,17 @@
 """What the monitors say at one moment: the document of ``GET /verdicts`` and the numbers behind ``GET /metrics``."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
-from monitors.aggregator import Aggregator, Verdicts
+from monitors.aggregator import Verdicts
 from monitors.book import Book
+from monitors.court import Judged
 from monitors.drift.watch import DriftVerdict
 from monitors.ledger import Ledger, Name
+from monitors.parcel import Marks, Tally
 from monitors.risk import RiskVerdict
 from serving.config import Monitors
 
@@ -66,64 +70,106 @@ class VersionReport(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """``GET /verdicts``. `clock` is None before the first record."""
+    """``GET /verdicts``. `clock` is None before the first record.
+
+    `settled` says that nothing waits to be judged: all rows that were written are read, and all that was sealed is
+    taken.
+    """
 
     clock: float | None
     lost_rows: int
     lag_s: float
     dropped_rows: dict[str, int]
+    settled: bool
     models: dict[str, dict[str, VersionReport]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """`document` for people, the rest for the exporter. Nothing in it changes any more."""
+    """`own` is what this node counted. `document`, of all nodes, and what is judged: only of the one that judges.
 
-    document: Document
+    Nothing in it changes any more.
+    """
+
+    own: Tally
+    document: Document | None
     verdicts: dict[Name, Verdicts]
-    books: dict[Name, Book]
     lost_frames: int
     sampling_ratio: float
     cpu_s: float
+    gone_rows: int = 0
 
 
 def report(
-    ledger: Ledger, aggregator: Aggregator, settings: Monitors, *, now: float, lag_s: float, stale: bool, cpu_s: float
-) -> Report:
-    """The state of a node. `stale` says that its rings could not be read; `now` is the wall clock."""
-    marks = ledger.marks
-    verdicts = {name: aggregator.verdicts(name) for name in aggregator.names}
-    books = {name: _copy(ledger.books.get(name) or Book.of(aggregator.version(name))) for name in verdicts}
+    node: str, own: Tally, judged: Judged | None, settings: Monitors, *, now: float, stale: bool, lost_frames: int,
+    sampling_ratio: float, cpu_s: float,
+) -> Report:  # fmt: skip
+    """The state of a node, and of all where `judged` is given. `stale` says that rings or registry could not be read;
+    `now` is the wall clock.
+    """
+    if judged is None:
+        return Report(own, None, {}, lost_frames, sampling_ratio, cpu_s)
+    tallies = judged.tallies | {node: own}
+    whole = add_up(tallies.values())
+    lag_s = max(tallies[name].lag_s for name in {node, *judged.live} & tallies.keys())
+    dropped = whole.dropped | {"gone": judged.gone_rows}
+    settled = lag_s == 0 and all(judged.marks.get(name, Marks()) >= tally.marks for name, tally in tallies.items())
     models: dict[str, dict[str, VersionReport]] = {}
-    for model, version in verdicts:
-        verdict, book = verdicts[model, version], books[model, version]
-        old = stale or _stale(book, marks.clock, now, settings)
-        labels = _labels(book, ledger.store.parked[model], marks.unknown.get(model, 0))
-        models.setdefault(model, {})[version] = VersionReport(
-            digest=book.digest, state=_state(verdict.state, old), drift=verdict.drift, risk=_risk(verdict.risk, book),
-            labels=labels, rows=book.rows, late_rows=book.late, failed_rows=book.failed,
-            promise=verdict.promise, notes=verdict.notes,
-        )  # fmt: skip
-    dropped = dropped_rows(ledger)
+    for (model, version), verdict in sorted(judged.verdicts.items()):
+        found = _version(verdict, whole, (model, version), settings, now, stale)
+        models.setdefault(model, {})[version] = found
     return Report(
-        document=Document(marks.clock, dropped["lost"], lag_s, dropped, models),
-        verdicts=verdicts,
-        books=books,
-        lost_frames=marks.lost_frames,
-        sampling_ratio=ledger.store.probability,
+        own=own,
+        document=Document(whole.clock, dropped.get("lost", 0), lag_s, dropped, settled, models),
+        verdicts=judged.verdicts,
+        lost_frames=lost_frames,
+        sampling_ratio=sampling_ratio,
         cpu_s=cpu_s,
+        gone_rows=judged.gone_rows,
     )
+
+
+def add_up(tallies: Iterable[Tally]) -> Tally:
+    """What all nodes counted together."""
+    books: dict[Name, Book] = {}
+    parked, unknown, dropped = Counter[str](), Counter[str](), Counter[str]()
+    clocks = []
+    for tally in tallies:
+        for model, version, book in tally.books:
+            if (model, version) in books:
+                books[model, version].add(book)
+            else:
+                books[model, version] = book.copy()
+        parked.update(tally.parked)
+        unknown.update(tally.unknown)
+        dropped.update(tally.dropped)
+        clocks += [tally.clock] if tally.clock is not None else []
+    return Tally(
+        clock=max(clocks, default=None),
+        books=tuple((*name, book) for name, book in books.items()),
+        parked=dict(parked), unknown=dict(unknown), dropped=dict(dropped),
+    )  # fmt: skip
 
 
 def dropped_rows(ledger: Ledger) -> dict[str, int]:
     """Rows that are not in the evidence although they should be, by reason; every reason, also where it is 0."""
     books = ledger.books.values()
-    reasons = ("lost", "undecodable", "unknown_version", "unreadable")
+    reasons = ("lost", "undecodable", "unknown_version", "unreadable", "undelivered")
     return {reason: ledger.marks.dropped.get(reason, 0) for reason in reasons} | {
         "late": sum(book.late for book in books),
         "misdated": sum(book.misdated for book in books),
         "label_budget": sum(book.sampled_out for book in books),
     }
+
+
+def _version(verdict: Verdicts, whole: Tally, name: Name, settings: Monitors, now: float, stale: bool) -> VersionReport:
+    book = next((book for *of, book in whole.books if tuple(of) == name), None) or Book(verdict.digest)
+    old = stale or _stale(book, whole.clock, now, settings)
+    return VersionReport(
+        digest=verdict.digest, state=_state(verdict.state, old), drift=verdict.drift, risk=_risk(verdict.risk, book),
+        labels=_labels(book, whole.parked.get(name[0], 0), whole.unknown.get(name[0], 0)), rows=book.rows,
+        late_rows=book.late, failed_rows=book.failed, promise=verdict.promise, notes=verdict.notes,
+    )  # fmt: skip
 
 
 def _state(judged: str, stale: bool) -> str:
@@ -134,10 +180,6 @@ def _state(judged: str, stale: bool) -> str:
 def _stale(book: Book, clock: float | None, now: float, settings: Monitors) -> bool:
     patience_s = STALE_BLOCKS * settings.block_s + settings.slot_s + settings.lateness_s
     return now - book.seen > patience_s or (clock is not None and clock - book.last_time > patience_s)
-
-
-def _copy(book: Book) -> Book:
-    return msgspec.structs.replace(book, delays=[*book.delays])
 
 
 def _risk(verdict: RiskVerdict, book: Book) -> Risk:

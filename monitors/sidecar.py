@@ -1,7 +1,8 @@
 """The monitors' process: ``python -m monitors.sidecar CONFIG.json --node NAME``.
 
-One thread counts: it reads the rings, joins labels, judges and commits. A second one speaks HTTP. An error that
-leaves the counts in doubt (the disk, SQLite) ends the process, whose successor goes on from the last commit.
+One thread counts: it reads the rings, joins labels and commits. A second one brings what was sealed to the cluster's
+judge, or is the judge; a third one speaks HTTP. An error that leaves the counts in doubt (the disk, SQLite) ends the
+process, whose successor goes on from the last commit.
 """
 
 import argparse
@@ -13,22 +14,42 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from monitors.archive import Archive
+from monitors.court import Court
+from monitors.exchange import Exchange
+from monitors.inlet import Inlet
 from monitors.labels import Label
-from monitors.listener import MAX_QUESTIONS, Answer, Asking, Labelling, Listener, Questions, Refused
+from monitors.listener import Listener
+from monitors.peers import post
+from monitors.post import Post
+from monitors.questions import (
+    MAX_QUESTIONS,
+    Answer,
+    Asking,
+    Holding,
+    Labelling,
+    Leaving,
+    Question,
+    Questions,
+    Refused,
+    Straying,
+)  # fmt: skip
 from monitors.station import Station
 from serving.config import Config, restore
+from serving.database import Database
 from serving.errors import Conflict, Unavailable
 from serving.manifest import Manifest
 from serving.metrics import collect
 from serving.repository import Repository
 
 STUCK_S = 10.0  # without a successful look at the rings the monitors are stale
+SILENT_S = 60.0  # without a judge that stores anything the verdicts are stale
 LAST_READ_S = 5.0  # for what is left in the rings at the end
 LOCK_S = 5.0  # for a predecessor to end
 
@@ -90,21 +111,29 @@ class Sidecar:
     def stop(self, *_: object) -> None:
         self._stopping = True
 
-    def run(self) -> None:
+    def run(self, post: Post) -> None:
         """Read, answer, commit; at the end once more, until the rings are empty."""
         more = False
         while not self._stopping:
+            if not post.running:
+                raise RuntimeError("the thread that brings away what is sealed has ended")
             questions = self._wait(0.0 if more else self._poll_s)
             more = self._poll()
-            self._answer(questions)
-            self._station.commit()
+            self._answer(questions, post)
+            self._commit(post)
         until = time.monotonic() + LAST_READ_S
         while self._poll() and time.monotonic() < until:
             pass
-        self._answer(self._waiting())
+        self._answer(self._waiting(), post)
         self._station.close()
 
-    def _wait(self, timeout_s: float) -> list[Labelling | Asking]:
+    def _commit(self, post: Post) -> None:
+        before = self._station.delivery
+        self._station.commit()
+        if self._station.delivery is not before and self._station.delivery.parcels:
+            post.wake()
+
+    def _wait(self, timeout_s: float) -> list[Question]:
         """What was asked, at the latest after `timeout_s`."""
         try:
             first = self.questions.get(timeout=timeout_s) if timeout_s else self.questions.get_nowait()
@@ -112,8 +141,8 @@ class Sidecar:
             return []
         return [first, *self._waiting()]
 
-    def _waiting(self) -> list[Labelling | Asking]:
-        found: list[Labelling | Asking] = []
+    def _waiting(self) -> list[Question]:
+        found: list[Question] = []
         while not self.questions.empty():
             found.append(self.questions.get_nowait())
         return found
@@ -133,17 +162,33 @@ class Sidecar:
         self._looked_at, self._complaint = time.monotonic(), ""
         return more
 
-    def _answer(self, questions: list[Labelling | Asking]) -> None:
-        """Labels first, then one commit for all of them, then the answers."""
+    def _answer(self, questions: list[Question], post: Post) -> None:
+        """What changes something first, then one commit for all of it, then the answers."""
         taken = [question for question in questions if question.answer.set_running_or_notify_cancel()]
         answers = [(question, self._label(question)) for question in taken if isinstance(question, Labelling)]
-        if answers:
+        leaving = [question for question in taken if isinstance(question, Leaving)]
+        for left in leaving:
+            self._station.leave(left.labels)
+        if answers or leaving:
             self._station.commit(at_once=True)
         for question, answer in answers:
             question.answer.set_result(answer)
+        for left in leaving:
+            left.answer.set_result(None)
+        self._tell(taken, post)
+
+    def _tell(self, taken: list[Question], post: Post) -> None:
+        """Answers that change nothing."""
+        store = self._station.ledger.store
+        for question in taken:
+            if isinstance(question, Holding):
+                question.answer.set_result(store.held(question.labels))
+            elif isinstance(question, Straying):
+                question.answer.set_result(store.strays(question.after, question.n))
         asking = [question.answer for question in taken if isinstance(question, Asking)]
         if asking:
-            found = self._station.report(time.time(), stale=not self.alive)
+            stale = not self.alive or post.silent_s > SILENT_S
+            found = self._station.report(time.time(), post.judged, stale=stale)
             for asked in asking:
                 asked.set_result(found)
 
@@ -160,27 +205,55 @@ class Sidecar:
         return Answer(arrival.joined, arrival.parked, arrival.unknown, sorted(refused, key=lambda r: r.index))
 
 
-def run(
-    config: Config,
-    node: str,
-    manifest_of: Callable[[str, str], Manifest],
-    read: Callable[[Manifest, str], bytes],
-) -> None:
+def run(config: Config, node: str, address: str, repository: Repository) -> None:
     """Monitor this node until SIGTERM or SIGINT; then read what is left, commit and return."""
     folder = config.run_dir
     with _alone(folder / "monitors.lock"):
-        station = Station(config.monitors, node, folder / "rings", folder / "monitors.db", manifest_of, read)
+        station = Station(
+            config.monitors, node, folder / "rings", folder / "monitors.db", repository.manifest, repository.read
+        )
         sidecar = Sidecar(station, ServedVersions(folder / "table.json"), config.monitors.poll_s)
-        listener = Listener(sidecar.questions, lambda: sidecar.alive, lambda: collect(_pages(folder)))
-        listener.start(config.metrics.host, config.metrics.node_port, config.socket_dir / "monitors.sock")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, sidecar.stop)
-        (folder / "monitors.port").write_text(str(listener.port))
-        log.info("monitors of %s listen on %s:%d", node, config.metrics.host, listener.port)
-        try:
-            sidecar.run()
-        finally:
-            listener.close()
+        with _connected(config, address, sidecar, station, repository) as post:
+            sidecar.run(post)
+
+
+@contextmanager
+def _connected(
+    config: Config, address: str, sidecar: Sidecar, station: Station, repository: Repository
+) -> Iterator[Post]:
+    """With the listener and the post of a sidecar, while they run."""
+    secret, folder = config.channel.secret.encode(), config.run_dir
+
+    def send(to: str, path: str, body: bytes) -> bytes:
+        return post(to, path, body, secret, time.time())
+
+    def convene() -> Court:
+        return Court(config.monitors, station.meaning, repository.manifest, repository.read)
+
+    archive = Archive(Database(config.database_url), station.node)
+    mail = Post(
+        archive, convene, send, outgoing=lambda: station.delivery, receive=station.receive,
+        alive=lambda: sidecar.alive, gone_s=config.monitors.gone_s,
+    )  # fmt: skip
+    listener = Listener(
+        sidecar.questions,
+        Exchange(station.node, sidecar.questions, lambda: mail.peers, send),
+        Inlet(secret, sidecar.questions, mail.take),
+        alive=lambda: sidecar.alive, workers=lambda: collect(_pages(folder)), judge=lambda: mail.judge, send=send,
+    )  # fmt: skip
+    host = address or config.channel.host or config.metrics.host
+    listener.start(config.metrics.host, config.metrics.node_port, config.socket_dir / "monitors.sock", host)
+    archive.address = f"{f'[{host}]' if ':' in host else host}:{listener.peers_port}"
+    mail.start()
+    (folder / "monitors.port").write_text(str(listener.port))
+    log.info("monitors of %s listen on %s:%d", station.node, config.metrics.host, listener.port)
+    try:
+        yield mail
+    finally:
+        mail.stop()
+        listener.close()
 
 
 @contextmanager
@@ -208,14 +281,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m monitors.sidecar", description="Monitor the rings of one node.")
     parser.add_argument("config", type=Path, help="the configuration as JSON, as `serving.config.dump` writes it")
     parser.add_argument("--node", default="local", help="name of this node among those of the cluster")
+    parser.add_argument("--address", default="", help="where the sidecars of other nodes reach this one")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.nice(5)  # serving comes first: a backlog waits in the rings
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # records come in thousands of small objects and make no cycles
     config = restore(arguments.config.read_bytes())
-    repository = Repository.of(config)
-    run(config, arguments.node, repository.manifest, repository.read)
+    run(config, arguments.node, arguments.address, Repository.of(config))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,26 @@
-"""One node's monitors without their process: rings, ledger, aggregator and journal, driven by whoever has a clock.
+"""One node's counting without its process: rings, ledger, outbox and journal, driven by whoever has a clock.
 
 Every method takes the wall clock as `now`. All that changes between two commits lies in one transaction; after an
-error in the middle of it the station is not to be used again: what was committed is read anew.
+error in the middle of it the station is not to be used again: what was committed is read anew. What was sealed and
+committed is `delivery`, to be given to the cluster's judge by another thread, whose receipt comes back by `receive`.
 """
 
 import logging
+import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from monitors.aggregator import Aggregator
+from monitors.book import Version
 from monitors.catalogue import Catalogue
+from monitors.court import Judged
 from monitors.journal import Journal, Key
 from monitors.labels import Arrival, Label, LabelStore
-from monitors.ledger import Ledger
-from monitors.report import Report, report
+from monitors.ledger import Identity, Ledger
+from monitors.parcel import Delivery, Outbox, Receipt, Tally
+from monitors.report import Report, dropped_rows, report
 from monitors.source import Batch, Source
 from serving.config import Monitors
 from serving.manifest import Manifest
@@ -39,17 +43,17 @@ class Station:
         manifest_of: Callable[[str, str], Manifest],
         read: Callable[[Manifest, str], bytes],
     ) -> None:
-        self._settings, self._node = settings, node
-        self._journal = Journal(path, f"slots of {settings.slot_s} s by {settings.event_time} time")
+        self._settings, self.meaning = settings, meaning(settings)
+        self._journal = Journal(path, self.meaning)
+        self.node = _named(node, self._journal)
         if self._journal.fresh:
             log.warning("the monitors begin anew: %s was written with other slots", path)
         self.ledger = Ledger(settings, LabelStore(self._journal.sql, settings.label_budget_rows))
         self.ledger.load(self._journal)
-        self.aggregator = Aggregator(settings, [node])
-        self.aggregator.load(self._journal)
         self.catalogue = Catalogue(manifest_of, read, self._journal)
-        for version in self.catalogue.known:
-            self.aggregator.know(version)
+        self._outbox = Outbox(self._journal)
+        self._receipt: Receipt | None = None
+        self._clock: float | None = None  # the latest of all nodes
         self._source = Source(rings, _positions(self._journal))
         self._moved: dict[str, Position] = {}
         self._held: Batch | None = None
@@ -58,6 +62,8 @@ class Station:
         self._committed_at = 0.0  # monotonic
         self._newest = 0.0  # arrival time of the newest row that was counted
         self._drained = False
+        self._now = 0.0  # of the last poll
+        self.delivery = self._delivery()
 
     def poll(self, now: float) -> bool:
         """Count what is new, seal and judge what is due. True: there is more to read at once.
@@ -65,15 +71,14 @@ class Station:
         Raises Unavailable when the repository cannot be reached; then nothing was counted, and the next poll takes
         up the same records.
         """
+        self._now = now
+        self._acknowledge()
         batch = self._held or self._source.read()
         self._held = batch
         identities = {record.layout.identity for record in batch.records}
         versions = {identity: self.catalogue.find(identity, now) for identity in identities}
         self._held = None
         self._journal.begin()
-        for version in versions.values():
-            if version is not None:
-                self.aggregator.know(version)
         self.ledger.ingest(batch.records, versions, now)
         self._account(batch)
         self._seal(now)
@@ -82,11 +87,10 @@ class Station:
 
     def expect(self, served: Iterable[Manifest]) -> None:
         """Versions that are served have a state before their first row: `no_data`. Raises Unavailable as `poll`."""
-        versions = [self.catalogue.learn(manifest) for manifest in served]
+        for manifest in served:
+            self.catalogue.learn(manifest)
         self._journal.begin()
         self._changed = True
-        for version in versions:
-            self.aggregator.know(version)
 
     def label(self, labels: list[Label], now: float) -> Arrival:
         """Join or park labels. What they answer is true only after `commit`."""
@@ -94,29 +98,62 @@ class Station:
         self._changed = True
         return self.ledger.label(labels, now)
 
+    def leave(self, labels: Sequence[Label]) -> None:
+        """Labels that met their prediction at another node wait here no longer."""
+        self._journal.begin()
+        self._changed = True
+        self.ledger.store.leave(labels)
+
     def commit(self, *, at_once: bool = False) -> None:
         """Write what changed, in one transaction, unless the last time was a moment ago."""
         at = time.monotonic()
         if self._changed and (at_once or at - self._committed_at >= COMMIT_S):
+            self.ledger.drop("undelivered", self._outbox.pack())
             self.ledger.save(self._journal)
-            self.aggregator.save(self._journal)
             moved: dict[Key, bytes] = {(name,): msgspec.msgpack.encode(to) for name, to in self._moved.items()}
             self._journal.put("position", moved)
             self._moved.clear()
             self._journal.commit()
             self._changed, self._committed_at = False, at
+            self.delivery = self._delivery()
+
+    def receive(self, receipt: Receipt) -> None:
+        """What the judge has stored; may be called from another thread."""
+        self._receipt = receipt
 
     def clock(self, now: float) -> float:
         """The time of a label that comes without one."""
         clock = self.ledger.marks.clock if self._settings.event_time == "request" else None
         return now if clock is None else clock
 
-    def report(self, now: float, *, stale: bool = False) -> Report:
-        """What is known now. `stale` says that the rings or the repository cannot be read."""
-        lag_s = 0.0 if self._drained and not stale else max(0.0, now - self._newest) if self._newest else 0.0
-        return report(
-            self.ledger, self.aggregator, self._settings, now=now, lag_s=lag_s, stale=stale, cpu_s=time.process_time()
+    def tally(self) -> Tally:
+        """What this node tells of itself."""
+        ledger, parked = self.ledger, self.ledger.store.parked
+        return Tally(
+            clock=ledger.marks.clock,
+            books=tuple((*name, book.copy()) for name, book in ledger.books.items()),
+            versions=tuple(_identity(version) for version in self.catalogue.known),
+            parked={model: n for model, n in parked.items() if n},
+            unknown=dict(ledger.marks.unknown),
+            dropped=dropped_rows(ledger),
+            marks=self._outbox.sealed,
+            open_rows=ledger.open_rows,
+            lag_s=0.0 if self._drained or not self._newest else max(0.0, self._now - self._newest),
         )
+
+    def report(self, now: float, judged: Judged | None, *, stale: bool = False) -> Report:
+        """What is known now; of the verdicts only where `judged` is given, by the one node that judges.
+
+        `stale` says that the rings, the repository or the registry cannot be read.
+        """
+        tally = self.tally()
+        if stale and self._newest:
+            tally = msgspec.structs.replace(tally, lag_s=max(0.0, now - self._newest))
+        marks, sampling = self.ledger.marks, self.ledger.store.probability
+        return report(
+            self.node, tally, judged, self._settings, now=now, stale=stale,
+            lost_frames=marks.lost_frames, sampling_ratio=sampling, cpu_s=time.process_time(),
+        )  # fmt: skip
 
     def close(self) -> None:
         self.commit(at_once=True)
@@ -134,12 +171,39 @@ class Station:
         self._drained = batch.drained
         self._newest = max(self._newest, batch.newest)
 
+    def _acknowledge(self) -> None:
+        receipt, self._receipt = self._receipt, None
+        if receipt is not None:
+            self._clock = receipt.clock
+            self._outbox.acknowledge(receipt.marks)
+
     def _seal(self, now: float) -> None:
-        """The wall clock closes slots only once all that was written before it is read."""
-        wall = now if self._drained and self._settings.event_time == "arrival" else None
-        sealed = self.ledger.seal(wall)
-        self._changed = self._changed or bool(sealed.slots or sealed.labels)
-        self.aggregator.take(self._node, sealed, now)
+        """Clocks from outside close slots only once all that was written before they were read is read."""
+        outside = now if self._settings.event_time == "arrival" else self._clock
+        self._outbox.add(self.ledger.seal(outside if self._drained else None))
+        self._changed = self._changed or self._outbox.pending
+
+    def _delivery(self) -> Delivery:
+        return Delivery(self.node, self.meaning, self._outbox.waiting, self.tally())
+
+
+def meaning(settings: Monitors) -> str:
+    """What the numbers of slots stand for."""
+    return f"slots of {settings.slot_s} s by {settings.event_time} time"
+
+
+def _named(node: str, journal: Journal) -> str:
+    """The node's name among all, which lasts as long as its journal: a wiped one begins as a new node."""
+    if (own := journal.one("node")) is None:
+        journal.begin()
+        journal.put("node", {(): (own := f"{node}-{secrets.token_hex(4)}".encode())})
+        journal.commit()
+    return bytes(own).decode()
+
+
+def _identity(version: Version) -> Identity:
+    manifest = version.manifest
+    return manifest.model, manifest.version, manifest.digest
 
 
 def _positions(journal: Journal) -> dict[str, Position]:

@@ -1,11 +1,13 @@
 """The registry's tables, and transactions on them. Migrations run under a lock when a database is opened.
 
 SQLite by default, in WAL mode, synced at each commit; writers begin with the write lock, so that none has to be
-repeated. PostgreSQL by URL.
+repeated. PostgreSQL by URL, where a row that every writer locks first does the same.
 """
 
 import contextlib
 import fcntl
+import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import exc
 
-from serving.errors import Unavailable
+from serving.errors import ConfigError, Unavailable
 
 BUSY_S = 30.0  # how long a writer waits for another
+CONNECT_S = 5  # for a server to take a connection
+SILENT_S = 15  # after which a server that acknowledges nothing is gone
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every opening
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6A756765  # PostgreSQL advisory lock of the migrations
 
@@ -50,6 +55,26 @@ changes = sa.Table(
     sa.Column("before", sa.Text),
     sa.Column("after", sa.Text),
 )
+routing = sa.Table(  # one row: the table that the gateways use
+    "routing", tables, sa.Column("generation", sa.Integer), sa.Column("document", sa.Text)
+)
+sidecars = sa.Table(
+    "sidecars",
+    tables,
+    sa.Column("node", sa.String(255), primary_key=True),
+    sa.Column("address", sa.Text),
+    sa.Column("heard_at", sa.Float(53)),  # by the database's clock
+)
+judge = sa.Table(  # one row: who adds up the evidence of all nodes, and until when, by the database's clock
+    "judge", tables, sa.Column("token", sa.Integer), sa.Column("node", sa.String(255)), sa.Column("until", sa.Float(53))
+)
+evidence = sa.Table(
+    "evidence",
+    tables,
+    sa.Column("kind", sa.String(63), primary_key=True),
+    sa.Column("key", sa.String(511), primary_key=True),
+    sa.Column("value", sa.LargeBinary),
+)
 
 
 class Database:
@@ -61,21 +86,33 @@ class Database:
         if self._sqlite and self._url.database:
             with self._reachable():
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = _sqlite_engine(self._url) if self._sqlite else sa.create_engine(self._url, pool_pre_ping=True)
+        self._engine = _sqlite_engine(self._url) if self._sqlite else _server_engine(self._url)
+        self._writing = self._engine.execution_options(writes=True)
+        if not self._sqlite:  # a writer reads what was committed before it got its guard, a reader sees one moment
+            self._engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._migrate()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
+        """All that is read within is of one moment."""
         with self._reachable(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """A transaction that no other writer runs beside; committed when the block ends, rolled back when it raises."""
-        with self._reachable(), self._engine.execution_options(writes=True).begin() as connection:
-            if not self._sqlite:
-                connection.execute(sa.select(generation).with_for_update())
+    def writing(self, guard: sa.Table | None = generation) -> Iterator[sa.Connection]:
+        """A transaction that no other one with this guard runs beside; committed when the block ends, rolled back
+        when it raises. In PostgreSQL the guard's rows are locked, SQLite has one writer at a time anyway.
+        """
+        with self._reachable(), self._writing.begin() as connection:
+            if not self._sqlite and guard is not None:
+                connection.execute(sa.select(guard).with_for_update())
             yield connection
+
+    def now(self, connection: sa.Connection) -> float:
+        """Seconds since 1970 by the one clock that all nodes share."""
+        if self._sqlite:  # which all who open it run on one machine with
+            return time.time()
+        return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
 
     def _migrate(self) -> None:
         script = AlembicConfig()
@@ -88,7 +125,7 @@ class Database:
                 f"registry {self._url.render_as_string()} has schema {found!r}, this Gaugeway knows up to {known[0]!r};"
                 " it was opened by a newer one"
             )
-        with self._alone(), self._reachable(), self._engine.execution_options(writes=True).begin() as connection:
+        with self._alone(), self._reachable(), self._writing.begin() as connection:
             script.attributes["connection"] = connection
             command.upgrade(script, "head")
 
@@ -118,6 +155,21 @@ class Database:
             raise Unavailable(f"registry {self._url.render_as_string()}: {cause}") from error
         except OSError as error:
             raise Unavailable(f"registry {self._url.render_as_string()}: {error.strerror}") from error
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    """PostgreSQL: a connection a transaction. Replicas that idle hold none, and none is stale after a failover."""
+    if url.get_backend_name() != "postgresql":
+        raise ConfigError(f"[registry] database: expected a URL of sqlite or postgresql, got {url.drivername!r}")
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    waits = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 1000 * SILENT_S, "keepalives_idle": SILENT_S}
+    try:
+        return sa.create_engine(url, poolclass=sa.NullPool, connect_args=waits)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"[registry] database is PostgreSQL, which needs {error.name}: install gaugeway[postgres]"
+        ) from None
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:

@@ -1,5 +1,4 @@
 import sqlite3
-from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -9,6 +8,7 @@ from monitors.book import Version
 from monitors.journal import Journal
 from monitors.labels import Label, LabelStore
 from monitors.ledger import Ledger, Sealed
+from monitors.parcel import Marks, Outbox, Parcel
 from serving.config import Monitors
 from serving.record import Record
 from tests.monitors.traffic import START, manifest, packed, profile, stream
@@ -19,17 +19,25 @@ SETTINGS = Monitors(
 )  # fmt: skip
 NOW = START + 10**8
 VERSIONS = [Version(manifest(version), profile()) for version in ("1", "2")]
+KNOWN = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
 
 
 def ledgers(n: int) -> list[Ledger]:
     return [Ledger(SETTINGS, LabelStore(sqlite3.connect(":memory:", isolation_level=None), 10**6)) for _ in range(n)]
 
 
-def aggregator(nodes: Sequence[str]) -> Aggregator:
-    subject = Aggregator(SETTINGS, nodes)
+def aggregator() -> Aggregator:
+    subject = Aggregator(SETTINGS)
     for version in VERSIONS:
         subject.know(version)
     return subject
+
+
+def parcel(sealed: Sealed) -> Parcel:
+    outbox = Outbox(Journal(None, "test"))
+    outbox.add(sealed)
+    outbox.pack()
+    return outbox.waiting[0]
 
 
 def verdicts(subject: Aggregator) -> dict[str, Verdicts]:
@@ -39,8 +47,7 @@ def verdicts(subject: Aggregator) -> dict[str, Verdicts]:
 def run(nodes: int, records: list[Record], labels: list[Label], *, every: int) -> dict[str, Verdicts]:
     """Records go to the nodes in turn, labels to the node of their prediction; each seals at its own pace."""
     names = [f"node-{k}" for k in range(nodes)]
-    cores, judge = ledgers(nodes), aggregator(names)
-    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
+    cores, judge = ledgers(nodes), aggregator()
     place = {record.ids[0]: k % nodes for k, record in enumerate(records)}
     due = sorted(labels, key=lambda label: label.time)
     for start in range(0, len(records), every):
@@ -49,11 +56,13 @@ def run(nodes: int, records: list[Record], labels: list[Label], *, every: int) -
         ready = [label for label in due if label.time <= clock]
         due = due[len(ready) :]
         for k, (node, core) in enumerate(zip(names, cores, strict=True)):
-            core.ingest(packed([r for r in part if place[r.ids[0]] == k]), known, NOW)
+            core.ingest(packed([r for r in part if place[r.ids[0]] == k]), KNOWN, NOW)
             core.label([label for label in ready if place[label.id] == k], NOW)
-            judge.take(node, core.seal(), NOW)
+            judge.take(node, [parcel(core.seal())])
+            judge.judge(names, NOW)
     for node, core in zip(names, cores, strict=True):
-        judge.take(node, core.seal(records[-1].event_times[0] + 86400), NOW)
+        judge.take(node, [parcel(core.seal(records[-1].event_times[0] + 86400))])
+        judge.judge(names, NOW)
     return verdicts(judge)
 
 
@@ -69,39 +78,72 @@ def test_two_nodes_give_the_verdicts_of_one_to_the_bit(shift: float) -> None:
     assert one["1"].risk.n > 3000
 
 
-def test_a_slot_waits_until_every_node_has_sealed_it_and_is_taken_once() -> None:
+def test_a_slot_waits_until_every_live_node_has_sealed_it_and_is_taken_once() -> None:
     records, _ = stream(600, spacing_s=120)
-    (core,), judge = ledgers(1), aggregator(["a", "b"])
-    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
-    core.ingest(packed(records), known, NOW)
+    (core,), judge = ledgers(1), aggregator()
+    core.ingest(packed(records), KNOWN, NOW)
     sealed = core.seal()
-    judge.take("a", sealed, NOW)
+    judge.take("a", [parcel(sealed)])
+    judge.judge(["a", "b"], NOW)
     assert judge.verdicts(("m", "1")).drift["_all"].blocks == 0
-    judge.take("a", sealed, NOW)  # sent again
-    judge.take("b", Sealed(sealed.watermark, sealed.label_watermark), NOW)
+    judge.take("a", [parcel(sealed)])  # sent again
+    judge.take("b", [Parcel(Marks(sealed.watermark, sealed.label_watermark))])
+    judge.judge(["a", "b"], NOW)
     assert judge.verdicts(("m", "1")).drift["_all"].blocks > 0
     assert judge.verdicts(("m", "1")).judged_at == NOW
-    twice = aggregator(["a", "b"])
-    twice.take("a", sealed, NOW)
-    twice.take("b", Sealed(sealed.watermark, sealed.label_watermark), NOW)
-    assert msgspec.json.encode(verdicts(twice)) == msgspec.json.encode(verdicts(judge))
+    once = aggregator()
+    once.take("a", [parcel(sealed)])
+    once.judge(["a"], NOW)
+    assert msgspec.json.encode(verdicts(once)) == msgspec.json.encode(verdicts(judge))
+
+
+def test_a_node_that_is_gone_holds_nobody_back_and_what_it_kept_is_counted_once() -> None:
+    records, _ = stream(600, spacing_s=120)
+    (stays, goes), judge = ledgers(2), aggregator()
+    stays.ingest(packed(records[::2]), KNOWN, NOW)
+    goes.ingest(packed(records[1:300:2]), KNOWN, NOW)
+    judge.take("goes", [parcel(goes.seal())], goes.open_rows)
+    goes.ingest(packed(records[301:400:2]), KNOWN, NOW)  # of which nobody hears for now
+    judge.take("stays", [parcel(stays.seal())])
+    judge.judge(["stays", "goes"], NOW)
+    blocks = judge.verdicts(("m", "1")).drift["_all"].blocks
+    assert judge.gone_rows == 0
+    judge.judge(["stays"], NOW)
+    assert judge.verdicts(("m", "1")).drift["_all"].blocks > blocks
+    given_up = judge.gone_rows
+    assert given_up == goes.open_rows - sum(found.rows for found in records[301:400:2])
+    late = parcel(goes.seal())
+    judge.take("goes", [late], goes.open_rows)  # it is back, too late for what was judged
+    assert judge.gone_rows == late.rows
+    judge.take("goes", [late], goes.open_rows)
+    assert judge.gone_rows == late.rows > given_up
+
+
+def test_a_node_that_has_said_nothing_holds_all_back() -> None:
+    records, _ = stream(600, spacing_s=120)
+    (core,), judge = ledgers(1), aggregator()
+    core.ingest(packed(records), KNOWN, NOW)
+    judge.take("a", [parcel(core.seal())])
+    judge.judge(["a", "new"], NOW)
+    judge.judge([], NOW)
+    assert judge.verdicts(("m", "1")).drift["_all"].blocks == 0
 
 
 def test_what_was_saved_goes_on_to_the_same_verdicts() -> None:
     records, labels = stream(3000, spacing_s=120, shift=0.5)
-    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
-    (core,), straight, broken = ledgers(1), aggregator(["a"]), aggregator(["a"])
+    (core,), straight, broken = ledgers(1), aggregator(), aggregator()
     journal = Journal(None, "test")
     for start in range(0, 3000, 50):
-        core.ingest(packed(records[start : start + 50]), known, NOW)
+        core.ingest(packed(records[start : start + 50]), KNOWN, NOW)
         core.label([label for label in labels if label.id == f"r{start}"], NOW)
         sealed = core.seal()
         for judge in (straight, broken):
-            judge.take("a", sealed, NOW)
+            judge.take("a", [parcel(sealed)])
+            judge.judge(["a"], NOW)
         journal.begin()
         broken.save(journal)
         journal.commit()
-        broken = Aggregator(SETTINGS, ["a"])
+        broken = Aggregator(SETTINGS)
         broken.load(journal)
         for version in VERSIONS:
             broken.know(version)
@@ -111,17 +153,17 @@ def test_what_was_saved_goes_on_to_the_same_verdicts() -> None:
 
 def test_quality_is_read_from_the_cells() -> None:
     records, _ = stream(200, spacing_s=120, shift=30.0)
-    (core,), judge = ledgers(1), aggregator(["a"])
-    known = {(v.manifest.model, v.manifest.version, v.manifest.digest): v for v in VERSIONS}
-    core.ingest(packed(records), known, NOW)
-    judge.take("a", core.seal(START + 10 * 86400), NOW)
+    (core,), judge = ledgers(1), aggregator()
+    core.ingest(packed(records), KNOWN, NOW)
+    judge.take("a", [parcel(core.seal(START + 10 * 86400))])
+    judge.judge(["a"], NOW)
     quality = judge.verdicts(("m", "1")).quality["x0"]
     assert (quality.missing, quality.unseen) == (0.0, None)
     assert quality.out_of_range == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_version_without_a_profile_has_no_data_and_says_what_is_not_monitored() -> None:
-    judge = Aggregator(SETTINGS, ["a"])
+    judge = Aggregator(SETTINGS)
     judge.know(Version(manifest("1", monitored=False)))
     found = judge.verdicts(("m", "1"))
     assert found.state == "no_data"

@@ -10,6 +10,7 @@ from serving import record
 from serving.config import Monitors
 from serving.metrics import NAMES as SERVING
 from serving.ring import RingWriter
+from tests.monitors.cluster import Judge, settle
 from tests.monitors.traffic import START, Registry, manifest, stream
 
 SETTINGS = Monitors(
@@ -33,7 +34,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> CollectorRegistry:
     for found in records[2000:]:
         ring.append(record.encode(found), found.rows)
     station.poll(NOW)
-    report = station.report(NOW)
+    report = settle(station, Judge(SETTINGS, registry), NOW)
     station.close()
     exported = CollectorRegistry()
     exported.register(Exporter(lambda: report))

@@ -71,6 +71,10 @@ class Process:
     def rows(self) -> int:
         return sum(version["rows"] for model in self.verdicts()["models"].values() for version in model.values())
 
+    def done(self, records: list[Record]) -> bool:
+        """Whether the rows of all records are counted and judged."""
+        return self.rows() == sum(found.rows for found in records) and bool(self.verdicts()["settled"])
+
     def post(self, content: bytes) -> tuple[int, Any]:
         """Status and document. Raises OSError or HTTPException when the sidecar is away."""
         with socket.socket(socket.AF_UNIX) as stream:
@@ -145,7 +149,7 @@ def _observe(process: Process, kills: int, records: list[Record], labels: list[L
         thread.join()
     last = one_record(["last"], np.zeros((1, FEATURES), np.float32), [START + 90 * DAY])
     append(rings, [last])
-    wait(lambda: process.rows() == sum(found.rows for found in records) + 1)
+    wait(lambda: process.done([*records, last]))
     found = process.verdicts()
     assert process.end(signal.SIGTERM) == 0
     return found | {"lag_s": 0.0}

@@ -1,0 +1,150 @@
+"""What a node sends to the aggregator: slots it has sealed, and what it tells of itself.
+
+A node seals a slot once, so its watermark numbers what it sends: of a parcel that comes twice, the slots before the
+mark that the aggregator has of this node are known already. Nothing else is needed to take each slot exactly once.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from monitors.book import Book
+from monitors.journal import Journal
+from monitors.ledger import NEVER, Identity, Sealed
+from monitors.slot import decode
+
+MAX_PARCELS = 20_000  # that wait to be acknowledged, two weeks of slots of a minute; then the oldest are given up
+
+Entry = tuple[str, str, int, bytes]  # model, version, slot, counts
+
+
+class Marks(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """All slots before `slot`, all label slots before `label_slot`."""
+
+    slot: int = NEVER
+    label_slot: int = NEVER
+
+
+class Parcel(msgspec.Struct, frozen=True, array_like=True):
+    """What was sealed up to `marks` since the parcel before."""
+
+    marks: Marks
+    slots: tuple[Entry, ...] = ()
+    labels: tuple[Entry, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(decode(counts).rows for *_, counts in self.slots)
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """A node's running totals. They replace those it told before, and those of all nodes add up."""
+
+    clock: float | None = None
+    books: tuple[tuple[str, str, Book], ...] = ()
+    versions: tuple[Identity, ...] = ()  # that are served or were met
+    parked: dict[str, int] = {}  # labels that wait for their prediction, by model
+    unknown: dict[str, int] = {}  # labels that never met one
+    dropped: dict[str, int] = {}  # rows by reason
+    marks: Marks = Marks()  # up to where it has sealed
+    open_rows: int = 0  # counted and not sealed: lost if the node does not come back
+    lag_s: float = 0.0
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """`meaning` says what the numbers of slots stand for; nodes that disagree on it cannot be added up."""
+
+    node: str
+    meaning: str
+    parcels: tuple[Parcel, ...]
+    tally: Tally
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """All before `marks` is stored and need not be sent again. `clock` is the largest of all nodes."""
+
+    marks: Marks
+    clock: float | None
+
+
+class Outbox:
+    """Parcels that wait to be acknowledged, as durable as the counts they were taken from.
+
+    >>> from monitors.journal import Journal
+    >>> outbox = Outbox(Journal(None, "doctest"))
+    >>> for slot in (7, 7, 8):
+    ...     outbox.add(Sealed(slot, 0))
+    ...     lost_rows = outbox.pack()
+    >>> [parcel.marks.slot for parcel in outbox.waiting]
+    [7, 8]
+    >>> outbox.acknowledge(Marks(7, 0))
+    >>> [parcel.marks.slot for parcel in outbox.waiting]
+    [8]
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        stored = journal.all("parcel")
+        self._parcels = {int(key[0]): msgspec.msgpack.decode(stored[key], type=Parcel) for key in sorted(stored)}
+        self._next = max(self._parcels, default=0) + 1
+        self._marks = max((parcel.marks for parcel in self._parcels.values()), default=Marks())
+        self._slots: list[Entry] = []
+        self._labels: list[Entry] = []
+        self._sealed = self._marks
+        self._gone: list[int] = []
+
+    @property
+    def waiting(self) -> tuple[Parcel, ...]:
+        """What was committed, oldest first."""
+        return tuple(self._parcels.values())
+
+    @property
+    def sealed(self) -> Marks:
+        """Up to where all was sealed, sent or not."""
+        return self._sealed
+
+    @property
+    def pending(self) -> bool:
+        """Whether `pack` would change anything."""
+        return bool(self._gone) or self._sealed != self._marks
+
+    def add(self, sealed: Sealed) -> None:
+        self._slots += _entries(sealed.slots)
+        self._labels += _entries(sealed.labels)
+        self._sealed = max(self._sealed, Marks(sealed.watermark, sealed.label_watermark))
+
+    def acknowledge(self, marks: Marks) -> None:
+        """Forget what is stored elsewhere; `pack` takes it off the disk."""
+        known = [n for n, parcel in self._parcels.items() if _covers(marks, parcel.marks)]
+        self._forget(known)
+
+    def pack(self) -> int:
+        """Put what was added into a parcel, in the journal's transaction; the rows that had to be given up for it."""
+        lost = 0
+        if self._sealed != self._marks:
+            self._marks = self._sealed
+            parcel = Parcel(self._marks, tuple(self._slots), tuple(self._labels))
+            self._parcels[self._next] = parcel
+            self._journal.put("parcel", {(self._next,): msgspec.msgpack.encode(parcel)})
+            self._next += 1
+            self._slots.clear()
+            self._labels.clear()
+        if excess := list(self._parcels)[: max(0, len(self._parcels) - MAX_PARCELS)]:
+            lost = sum(self._parcels[n].rows for n in excess)
+            self._forget(excess)
+        self._journal.remove("parcel", [(n,) for n in self._gone])
+        self._gone.clear()
+        return lost
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        for n in numbers:
+            del self._parcels[n]
+            self._gone.append(n)
+
+
+def _covers(known: Marks, sent: Marks) -> bool:
+    return known.slot >= sent.slot and known.label_slot >= sent.label_slot
+
+
+def _entries(closed: Iterable[tuple[str, str, int, object]]) -> list[Entry]:
+    return [(model, version, slot, counts.encode()) for model, version, slot, counts in closed]  # type: ignore[attr-defined]
