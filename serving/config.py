@@ -5,7 +5,6 @@
 one.
 """
 
-import difflib
 import os
 import re
 import tempfile
@@ -19,6 +18,7 @@ import msgspec
 import platformdirs
 from msgspec import Meta, field
 
+from serving import wording
 from serving.errors import ConfigError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -106,6 +106,7 @@ class Monitors(_Section, frozen=True):
     quiet_blocks: Positive = 10  # an alarm clears after as many blocks without one
     ring_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 2**20  # per gateway worker
     poll_s: Seconds = 0.25
+    gone_s: Seconds = 300.0  # a node that was silent for as long holds no verdict back any more
 
 
 class RaySection(_Section, frozen=True):
@@ -120,6 +121,9 @@ class RaySection(_Section, frozen=True):
 
 Cpus = Annotated[float, Meta(gt=0)]
 Gpus = Annotated[float, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=0)]
+Provider = Literal["", "cpu", "cuda"]  # empty: cuda with a GPU, else cpu
+AsMeasured = Annotated[int, Meta(ge=0)]  # 0: what was measured to be enough
 
 
 class ChannelTls(_Section, frozen=True):
@@ -146,6 +150,16 @@ class Resources(_Section, frozen=True):
     cpu: Cpus = 0.25  # logical CPUs reserved for a replica
     gpu: Gpus = 0.0
     threads: Positive = 1  # intra-op threads of ONNX Runtime
+    memory_bytes: Bytes = 0  # that tensors and weights may take, on the GPU where there is one; 0: no bound
+    provider: Provider = ""
+
+    @property
+    def runs_on(self) -> str:
+        return self.provider or ("cuda" if self.gpu else "cpu")
+
+    def __post_init__(self) -> None:
+        if self.provider == "cuda" and not self.gpu:
+            raise ValueError("`provider` is cuda, so `gpu` must say how much of one; got 0")
 
 
 class Replicas(_Section, frozen=True):
@@ -179,16 +193,19 @@ class Pool(Replicas, frozen=True):
     cpu: Cpus = Resources().cpu
     gpu: Gpus = Resources().gpu
     threads: Positive = Resources().threads
-    max_batch_rows: Annotated[int, Meta(ge=0)] = 0  # 0: the version's
+    memory_bytes: Bytes = Resources().memory_bytes
+    provider: Provider = Resources().provider
+    max_batch_rows: AsMeasured = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.name:
             msgspec.structs.force_setattr(self, "name", "gpu" if self.gpu else "cpu")
+        _ = self.resources  # which are checked there
 
     @property
     def resources(self) -> Resources:
-        return Resources(cpu=self.cpu, gpu=self.gpu, threads=self.threads)
+        return Resources(**{name: getattr(self, name) for name in Resources.__struct_fields__})
 
 
 class Version(_Section, frozen=True):
@@ -197,7 +214,7 @@ class Version(_Section, frozen=True):
     resources: Resources = field(default_factory=Resources)
     replicas: Replicas = field(default_factory=Replicas)
     pools: tuple[Pool, ...] = ()
-    max_batch_rows: Positive = 256
+    max_batch_rows: AsMeasured = 0
     cache: Cache = field(default_factory=Cache)
 
     def __post_init__(self) -> None:
@@ -209,7 +226,7 @@ class Version(_Section, frozen=True):
 
     @property
     def by_pool(self) -> dict[str, Pool]:
-        """Every pool by its name, with the bound of its batches filled in."""
+        """Every pool by its name; the bound of its batches is the version's where it has none of its own."""
         asdict = msgspec.structs.asdict
         pools = self.pools or (Pool(**asdict(self.resources), **asdict(self.replicas)),)
         most = self.max_batch_rows
@@ -257,6 +274,10 @@ class Config(_Section, frozen=True):
         return self.data / (f"run-{self.berth}" if self.berth else "run")
 
     @property
+    def logs(self) -> Path:
+        return self.data / "logs" / (f"node-{self.berth}" if self.berth else "")
+
+    @property
     def socket_dir(self) -> Path:
         """Short on purpose: a unix socket's path is limited to 108 bytes."""
         key = sha256(str(self.data.resolve()).encode()).hexdigest()[:12]
@@ -290,7 +311,7 @@ def parse(tree: dict[str, Any], where: str = "configuration") -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_with_keys(_with_nearest(str(error)), tree)}") from None
+        raise ConfigError(f"{where}: {wording.explained(str(error), Config, tree)}") from None
     _check(config, where)
     return config
 
@@ -334,60 +355,6 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _with_keys(message: str, tree: dict[str, Any]) -> str:
-    """msgspec writes `[...]` for a key of a table; say which one: ``$.models[...]`` -> ``$.models.flights``."""
-    return re.sub(r"(?<=at `)\$[^`]*(?=`)", lambda found: _named(found[0], tree), message)
-
-
-def _named(path: str, tree: Any) -> str:
-    kind: Any = Config
-    named = "$"
-    for step in _steps(path):
-        kind = _child(kind, step)
-        if step == "[...]":
-            key = next(key for key, value in tree.items() if not _fits(value, kind))
-            named += f".{key}"
-        else:
-            key = int(step[1:-1]) if step.startswith("[") else step
-            named += step if step.startswith("[") else f".{step}"
-        tree = tree[key]
-    return named
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def _with_nearest(message: str) -> str:
-    found = re.search(r"unknown field `([^`]*)`(?: - at `([^`]*)`)?", message)
-    if not found:
-        return message
-    nearest = difflib.get_close_matches(found[1], _fields_at(found[2] or "$"), n=1, cutoff=0.5)
-    return f"{message}; did you mean `{nearest[0]}`?" if nearest else message
-
-
-def _steps(path: str) -> list[str]:
-    """``$.models[...].shadows[0]`` -> models, [...], shadows, [0]"""
-    return re.findall(r"\[[^\]]*\]|[^.\[\]$]+", path)
-
-
-def _fields_at(path: str) -> list[str]:
-    kind: Any = Config
-    for step in _steps(path):
-        kind = _child(kind, step)
-    return [f.name for f in msgspec.structs.fields(kind)] if isinstance(kind, type) else []
-
-
-def _child(kind: Any, step: str) -> Any:
-    if step.startswith("["):  # an element of a dict or tuple
-        return next(arg for arg in reversed(kind.__args__) if arg is not Ellipsis)
-    return next(f.type for f in msgspec.structs.fields(kind) if f.name == step)
 
 
 def _check(config: Config, where: str) -> None:
