@@ -5,7 +5,7 @@ may import each other, without a cycle. Imports stand at the top of a file, but 
 """
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("serving", "monitors", "serving.errors"),
+    ("serving", "monitors", "serving.errors", "serving.wording"),
     ("serving.protocol", "serving.config", "serving.head", "serving.deadlines", "serving.eagerness"),
     # pure: no socket, no clock
     (
@@ -15,11 +15,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "serving.pace",
         "serving.reloading",
         "serving.retrying",
+        "serving.sleep",
         "serving.speed",
         "serving.suspects",
         "serving.waiting",
     ),
-    ("serving.admission",),
+    ("serving.admission", "serving.autoscaler", "serving.meter"),
     (
         "serving.chunked",
         "serving.codec",
@@ -32,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.record",),
     ("serving.routing",),
     ("serving.planning",),
+    ("serving.sleepers",),
     # what a version is, where it is kept, how its bytes run
     (
         "serving.agreement",
@@ -53,9 +55,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("monitors.panel",),
     ("monitors.book", "monitors.open_slots", "monitors.risk"),
     ("monitors.ledger", "monitors.monitor"),
-    ("monitors.aggregator", "monitors.catalogue"),
+    ("monitors.parcel",),
+    ("monitors.aggregator", "monitors.archive", "monitors.catalogue"),
+    ("monitors.court",),
     ("monitors.report",),
-    ("monitors.exporter", "monitors.station"),
+    ("monitors.exporter", "monitors.questions", "monitors.station"),
+    # between the sidecars of the nodes
+    ("monitors.exchange", "monitors.peers", "monitors.post"),
+    ("monitors.inlet",),
     ("monitors.listener",),
     ("monitors.sidecar",),
     ("serving.publishing",),
@@ -66,13 +73,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.channel", "serving.discovery", "serving.handover", "serving.labelling", "serving.listeners"),
     ("serving.connection", "serving.pools"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
-    ("serving.fleet", "serving.recorder"),
+    ("serving.berth", "serving.fleet", "serving.recorder"),
     ("serving.recall", "serving.parts"),
     ("serving.dataplane",),
     ("serving.inference", "serving.links"),
-    ("serving.gateway", "serving.server", "serving.admin"),
+    ("serving.gateway", "serving.server", "serving.admin", "serving.waking"),
     # processes and what starts them
     ("serving.replica", "serving.worker", "serving.node"),
+    ("serving.nodes",),
     ("serving.controller",),
     ("serving.cluster",),
     ("serving.client", "serving.health", "serving.up"),
@@ -95,6 +103,8 @@ MONITORS_MAY_IMPORT = (
 
 # Beyond that, a file and what it needs.
 MONITORS_ALSO_IMPORT: tuple[tuple[str, str], ...] = (
+    ("monitors.archive", "serving.database"),
+    ("monitors.sidecar", "serving.database"),
     ("monitors.sidecar", "serving.repository"),
     ("monitors.sidecar", "serving.metrics"),
 )
@@ -105,6 +115,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "numpy": None,
     "_gojsonnet": ("dashboards.compiling",),
     "aiohttp": (
+        "monitors.inlet",
         "monitors.listener",
         "serving.admin",
         "serving.demo",
@@ -121,10 +132,11 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "platformdirs": ("serving.config", "serving.demo"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
     "pyarrow": ("serving.demo", "serving.rows"),
-    "ray": ("serving.cluster", "serving.controller", "serving.node", "serving.replica"),
+    "ray": ("serving.cluster", "serving.controller", "serving.node", "serving.nodes", "serving.replica",
+            "serving.waking"),  # fmt: skip
     "rich": ("serving.cli", "serving.commands", "serving.demo"),
     "scipy": ("monitors.loss", "serving.demo"),
-    "sqlalchemy": ("serving.database", "serving.migrations", "serving.repository"),
+    "sqlalchemy": ("monitors.archive", "serving.database", "serving.migrations", "serving.repository"),
     "typer": ("serving.cli", "serving.commands"),
     "uvloop": ("serving.replica", "serving.worker"),
 }
@@ -136,6 +148,7 @@ LAZY: dict[tuple[str, str], str] = {
     ("serving.commands.registry", "serving.publishing"): "SQL and arrow, for this command alone",
     ("serving.commands.registry", "serving.repository"): "SQL, for two commands alone",
     ("serving.client", "serving.repository"): "SQL, only when no gateway runs",
+    ("serving.node", "serving.waking"): "Serve takes memory, and few nodes have pools that sleep",
 }
 
 # `except Exception` and `except BaseException` without a bare `raise` at the end, with the reason.
