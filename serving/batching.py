@@ -27,6 +27,7 @@ from serving.errors import (
 )
 from serving.frames import Layouts
 from serving.manifest import Manifest
+from serving.pools import Pools
 from serving.protocol import Array
 from serving.retrying import RetryBudget
 from serving.suspects import Suspects
@@ -34,7 +35,7 @@ from serving.waiting import Waiting
 
 ABANDONED = 499  # the status of a request that nobody waits for any more: its client left, or another part failed
 MAX_INFLIGHT = 2  # batches on one link: the next is on the wire while one runs
-Packed = tuple[list[memoryview | bytes], tuple[int, ...], tuple[tuple[int, ...], ...]]  # buffers, sizes, shapes
+AGAIN_S = 0.01  # a pool that is waited for may have stopped to answer
 ABANDONED_ERROR = GaugewayError("nobody waits for it")
 
 
@@ -110,6 +111,7 @@ class Batcher:
         finished: Callable[[Finished], None],
         answering: Callable[[int], None] = lambda rows: None,
         retried: Callable[[int], None] = lambda n: None,
+        patience_s: float = 0.1,
         rng: random.Random | None = None,
     ) -> None:
         self.manifest, self.admission = manifest, admission
@@ -126,6 +128,7 @@ class Batcher:
         self._reserved: set[Link] = set()  # one suspect request is on it, and nothing else
         self._suspects = Suspects()
         self.links: list[Link] = []
+        self._pools = Pools(patience_s, self._rng)
 
     @property
     def ready(self) -> bool:
@@ -137,6 +140,7 @@ class Batcher:
 
     def attach(self, link: Link) -> None:
         self.links.append(link)
+        self._pools.changed(self.links)
         self.resize(self.max_batch_rows)
 
     def resize(self, max_batch_rows: int) -> None:
@@ -149,6 +153,7 @@ class Batcher:
         """A link came, went, or changed its mind."""
         if link.state == "lost" and link in self.links:
             self.links.remove(link)
+            self._pools.changed(self.links)
         self.resize(self.max_batch_rows)
         if not self.ready:
             self._give_up()
@@ -202,10 +207,10 @@ class Batcher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        while (item := self._oldest()) and (link := self._free_link(1 if item.attempts else MAX_INFLIGHT)):
+        while (item := self._oldest()) and (link := self._free_link(item)):
             if item.attempts:  # if it kills once more, it must be alone with what it kills
                 self._reserved.add(link)
-            self._send(link, self._collect())
+            self._send(link, self._collect(link))
 
     def _oldest(self) -> Item | None:
         """Who goes next, without those that are over."""
@@ -216,22 +221,24 @@ class Batcher:
                 self._fail(item, DeadlineExceeded(""))  # resolved already; this only counts it
         return self._queue.head() if self._queue else None
 
-    def _free_link(self, bound: int) -> Link | None:
-        """The less loaded of two random ones among those that have less than `bound` batches."""
-        free = [link for link in self.links if link.state == "ready" and link.inflight < bound]
-        if self._reserved:
-            free = [link for link in free if link not in self._reserved]
-        if len(free) < 2:
-            return free[0] if free else None
-        one, other = self._rng.sample(free, 2)  # in random order, so that equals share the work
-        return one if (one.inflight, one.load) <= (other.inflight, other.load) else other
+    def _free_link(self, item: Item) -> Link | None:
+        """Where it goes. None also to wait for a faster pool: then it is asked again, whatever happens."""
+        bound = 1 if item.attempts else MAX_INFLIGHT
+        links = [link for link in self.links if link not in self._reserved] if self._reserved else self.links
+        if not self._pools.mixed:
+            return self._pools.least_loaded(links, bound)
+        waited_s, joined = time.monotonic() - item.submitted, item.key is not None
+        link = self._pools.fastest(links, bound, item.rows, self.queued_rows, waited_s, joined)
+        if link is None:
+            self._loop.call_later(AGAIN_S, self._soon)
+        return link
 
-    def _collect(self) -> list[Item]:
-        """The next items that may run together, up to `max_batch_rows`."""
+    def _collect(self, link: Link) -> list[Item]:
+        """The next items that may run together, up to `max_batch_rows`; where there are pools, up to their bounds."""
         items: list[Item] = []
-        rows = 0
+        rows, most = 0, self._pools.most(link) if self._pools.mixed else self.max_batch_rows
         while item := self._oldest():
-            if items and (item.key is None or item.key != items[0].key or rows + item.rows > self.max_batch_rows):
+            if items and (item.key is None or item.key != items[0].key or rows + item.rows > most):
                 break
             items.append(self._pop())
             rows += item.rows
@@ -254,28 +261,15 @@ class Batcher:
             item.batch = batch
         if len(items) == 1:
             deadline, inputs, rows = items[0].deadline, items[0].inputs, items[0].rows
-            buffers, sizes, shapes = self._alone(inputs)
+            buffers, sizes, shapes = frames.alone(self.manifest.signature.inputs, inputs)
         else:
             deadline, rows = max([item.deadline for item in items]), sum([item.rows for item in items])
-            buffers, sizes, shapes = self._joined(items, rows)
+            buffers, sizes, shapes = frames.joined(
+                self.manifest.signature.inputs, [item.inputs for item in items], rows
+            )
         meta = self._layouts.encode(self.manifest.signature.inputs, shapes, sizes)
         batch.call = Call(meta, buffers, rows, deadline, partial(self._done, batch))
         link.send(batch.call)
-
-    def _alone(self, inputs: list[Array]) -> Packed:
-        specs = self.manifest.signature.inputs
-        buffers = [frames.to_bytes(spec.datatype, array) for spec, array in zip(specs, inputs, strict=True)]
-        return buffers, tuple([len(buffer) for buffer in buffers]), tuple([array.shape for array in inputs])
-
-    def _joined(self, items: list[Item], rows: int) -> Packed:
-        """Rows joined by joining their bytes; the shapes are those of all rows together."""
-        buffers: list[memoryview | bytes] = []
-        sizes: list[int] = []
-        for i, spec in enumerate(self.manifest.signature.inputs):
-            own = [frames.to_bytes(spec.datatype, item.inputs[i]) for item in items]
-            buffers += own
-            sizes.append(sum(map(len, own)))
-        return buffers, tuple(sizes), tuple([(rows, *array.shape[1:]) for array in items[0].inputs])
 
     def _done(self, batch: Batch, link: Link, outcome: Outcome) -> None:
         self._reserved.discard(link)
@@ -299,6 +293,8 @@ class Batcher:
         waits = [batch.sent - item.submitted + result.queue_s for item in items]
         statuses = [_late(item) if item.promise.done() else 200 for item in items]
         self._answering(sum([item.rows for item in items]))
+        if self._pools.mixed:
+            self._pools.took(batch.link, sum([item.rows for item in items]), result.infer_s)
         at, alone = 0, len(items) == 1
         try:
             for item, wait_s in zip(items, waits, strict=True):

@@ -51,6 +51,9 @@ class Hello(msgspec.Struct, frozen=True):
     protocol: int = frames.VERSION
     shares: bool = False  # it reads the memory that was offered
     pool: str = ""
+    max_batch_rows: int = 0  # of its runs
+    fixed_s: float = 0.0  # of a run, and
+    row_s: float = 0.0  # of each row in it, measured when it started
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True):
@@ -116,6 +119,11 @@ class Link(asyncio.BufferedProtocol):
     @property
     def inflight(self) -> int:
         return len(self._calls)
+
+    @property
+    def rows(self) -> list[int]:
+        """Of each batch that is under way."""
+        return [call.rows for call in self._calls.values()]
 
     def send(self, call: Call) -> None:
         """Hand over a batch; only while the state is `ready`."""

@@ -26,6 +26,7 @@ from serving.frames import Frame, Kind, Layouts
 from serving.manifest import Manifest
 from serving.protocol import Array
 from serving.references import resolve
+from serving.speed import UNKNOWN, Line
 from serving.trust import Door, Trust, listener
 
 log = logging.getLogger("gaugeway.engine")
@@ -84,11 +85,15 @@ class Engine:
         *,
         replica: str = "",
         pool: str = "",
+        line: Line = UNKNOWN,
         max_batch_rows: int = 256,
         max_queue_rows: int = 8192,
         expected_s: float = 0.0,
     ) -> None:
-        self.hello = Hello(manifest.model, manifest.version, manifest.digest, replica, pool=pool)
+        self.hello = Hello(
+            manifest.model, manifest.version, manifest.digest, replica, pool=pool, max_batch_rows=max_batch_rows,
+            fixed_s=line.fixed_s, row_s=line.row_s,
+        )  # fmt: skip
         self._outputs, self._model = manifest.signature.outputs, model
         self._independent, self._checked = manifest.rows_independent, Checked(manifest, model)
         self._max_batch_rows, self._max_queue_rows = max_batch_rows, max_queue_rows

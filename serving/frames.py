@@ -200,6 +200,26 @@ def to_bytes(datatype: str, array: Array) -> memoryview | bytes:
     return b"".join(len(element).to_bytes(4, "little") + element for element in array.ravel())
 
 
+Packed = tuple[list[memoryview | bytes], tuple[int, ...], tuple[tuple[int, ...], ...]]  # buffers, sizes, shapes
+
+
+def alone(specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> Packed:
+    """The tensors of one request."""
+    buffers = [to_bytes(spec.datatype, array) for spec, array in zip(specs, inputs, strict=True)]
+    return buffers, tuple([len(buffer) for buffer in buffers]), tuple([array.shape for array in inputs])
+
+
+def joined(specs: Sequence[TensorSpec], requests: Sequence[Sequence[Array]], rows: int) -> Packed:
+    """Rows of several requests, joined by joining their bytes; the shapes are those of all `rows` together."""
+    buffers: list[memoryview | bytes] = []
+    sizes: list[int] = []
+    for i, spec in enumerate(specs):
+        own = [to_bytes(spec.datatype, inputs[i]) for inputs in requests]
+        buffers += own
+        sizes.append(sum(map(len, own)))
+    return buffers, tuple(sizes), tuple([(rows, *array.shape[1:]) for array in requests[0]])
+
+
 def from_bytes(layout: Layout, body: memoryview) -> list[Array]:
     """Arrays over the frame's own bytes (read-only, not copied); BYTES as object arrays of `bytes`.
 

@@ -8,6 +8,7 @@ import msgspec
 
 from serving.errors import BadRequest
 from serving.protocol import Signature
+from serving.speed import Timed
 
 Task = Literal["classification", "regression"]
 Kind = Literal["numeric", "categorical"]
@@ -52,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lineage: dict[str, str] = {}
     batch_tolerance: float = 0.0  # 0: to the bit
     batch_difference: float | None = None
+    batch_times: tuple[Timed, ...] = ()  # of runs on one thread of a CPU, by their rows, where these may share a run
 
     @property
     def digest(self) -> str:

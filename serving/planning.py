@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.config import Model, Pool, Version
+from msgspec.structs import replace
+
+from serving.config import Model, Pool, Replicas, Resources, Version
 from serving.manifest import Manifest
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial, rebalance
+from serving.speed import batch_rows
 
 Key = tuple[str, str]  # model, version
 PoolKey = tuple[str, str, str]  # model, version, pool
+BATCH_ROWS = 256  # of a run, where nobody said and nothing was measured
 RUNNING = "RUNNING"  # as Ray Serve calls it
 
 
@@ -31,11 +35,25 @@ def plan(desired: Mapping[str, Model], published: Sequence[Manifest]) -> Plan:
     `published` in the order of publication. Versions that are desired but not published are left out.
     """
     newest = {manifest.model: manifest.version for manifest in published}
-    known = {(manifest.model, manifest.version) for manifest in published}
+    known = {(manifest.model, manifest.version): manifest for manifest in published}
     models = {name: desired.get(name, Model()) for name in newest}
     weights = {name: dict(model.weights) or {newest[name]: 1.0} for name, model in models.items()}
     wanted = [(name, version) for name, model in models.items() for version in _named(model, weights[name])]
-    return Plan({key: models[key[0]].version(key[1]) for key in wanted if key in known}, weights, models)
+    versions = {key: _resolved(models[key[0]].version(key[1]), known[key]) for key in wanted if key in known}
+    return Plan(versions, weights, models)
+
+
+def _resolved(how: Version, manifest: Manifest) -> Version:
+    """With all its pools, and the bounds of their batches: what was measured, when published, on a CPU.
+
+    Nothing is known of a GPU: there it stays 0, and the replica measures.
+    """
+    measured = batch_rows(manifest.batch_times) if manifest.batch_times else BATCH_ROWS
+    pools = [
+        replace(p, max_batch_rows=p.max_batch_rows or (measured if p.resources.runs_on == "cpu" else 0))
+        for p in how.by_pool.values()
+    ]
+    return replace(how, resources=Resources(), replicas=Replicas(), pools=tuple(pools))
 
 
 def _named(model: Model, weights: Mapping[str, float]) -> list[str]:
@@ -67,7 +85,7 @@ def _entry(
     if not weights or (before is not None and not ready):
         return before
     versions = {
-        v: VersionEntry(manifests[name, v], how.max_batch_rows, how.cache)
+        v: VersionEntry(manifests[name, v], min(p.max_batch_rows or BATCH_ROWS for p in how.pools), how.cache)
         for (model, v), how in sorted(plan.versions.items())
         if model == name
     }

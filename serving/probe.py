@@ -5,6 +5,7 @@ The only file that imports onnx, whose parser meets hostile files too. Started a
 """
 
 import ctypes
+import functools
 import os
 import resource
 import signal
@@ -23,12 +24,14 @@ from serving.agreement import APART, Agreement, compare, worst
 from serving.errors import ModelFailure, PublishRefused
 from serving.protocol import DATATYPES, Array, Signature
 from serving.record import Column
-from serving.runtime import Session
+from serving.runtime import Session, repeated
+from serving.speed import Timed, timed
 from serving.validation import Findings, Limits, Line, Order, column
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 POOL, TOGETHER, CHUNK = 32, (2, 3, 8), 256  # rows of a probe, of its runs, of a run that predicts
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal when the parent is gone
+MOST_ROWS, TIMING_S = 256, 0.5  # of the batches that are timed
 _SLOW_S = 0.5  # a model slower than this is probed with three rows
 _WORDS = np.array([b"", b"a", b"good", b"bad", b"1"], object)
 
@@ -83,11 +86,13 @@ def examine(order: Order, say: Say) -> Findings:
     agreement = _agreement(session, rows, POOL if latency_s < _SLOW_S else 3)
     independent = agreement.within(order.batch_tolerance)
     signature = _corrected(session, feed)
+    say(Line(phase="timing batches"))
+    times = _times(session, feed) if independent else ()
     if rows is not None:
         say(Line(phase="predicting"))
         outputs = _predict(session, rows, independent)
         Path(order.predictions).write_bytes(msgspec.msgpack.encode([column(output) for output in outputs]))
-    return Findings(signature, independent, agreement.measured, load_s, latency_s, facts)
+    return Findings(signature, independent, agreement.measured, load_s, latency_s, facts, times)
 
 
 def confine(limits: Limits) -> None:
@@ -188,6 +193,12 @@ def _latency_s(session: Session, feed: Feed) -> float:
         session.run(feed)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def _times(session: Session, feed: Feed) -> tuple[Timed, ...]:
+    """Of the row of `feed`, many times over."""
+    batches = functools.cache(functools.partial(repeated, feed, session.signature))
+    return timed(lambda rows: session.run(batches(rows)), MOST_ROWS, TIMING_S, time.perf_counter)
 
 
 def _agreement(session: Session, rows: Feed | None, pool: int) -> Agreement:

@@ -123,6 +123,7 @@ def _manifest(
         rows_independent=report.rows_independent,
         batch_tolerance=batch_tolerance,
         batch_difference=report.batch_difference,
+        batch_times=report.batch_times,
         lineage=lineage,
         **msgspec.structs.asdict(said),
     )

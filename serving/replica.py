@@ -5,6 +5,7 @@ its own, so that Serve's control traffic and the requests do not wait for each o
 """
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -22,12 +23,14 @@ from serving.engine import Engine
 from serving.errors import ModelFailure
 from serving.manifest import MODEL_FILE, Manifest
 from serving.repository import Repository
-from serving.runtime import Session, load
+from serving.runtime import Session, load, repeated
+from serving.speed import Timed, batch_rows, line, timed
 
 log = logging.getLogger("gaugeway.replica")
 
 
 DEPLOYMENT = "replica"
+MOST_ROWS, MEASURING_S = 1024, 1.0  # of the batches that are timed where nobody has
 HANGS_S = 5.0  # after its deadline, when interrupting it has not helped
 
 
@@ -41,11 +44,14 @@ class Replica:
         settings, how = restore(config), msgspec.json.decode(resources, type=Resources)
         repository = Repository.of(settings)
         manifest = repository.manifest(model, version)
-        session = load(manifest, repository.read(manifest, MODEL_FILE), threads=how.threads)
+        session = load(manifest, repository.read(manifest, MODEL_FILE), threads=how.threads,
+                       provider=how.runs_on, memory_bytes=how.memory_bytes)  # fmt: skip
+        times = _times(session, manifest, how, max_batch_rows)
         self._name, self._pool = f"{model}-{version}-{pool}-{secrets.token_hex(4)}", pool
         self._drain_s, self._socket_dir = settings.ray.drain_s, settings.socket_dir
         self._engine = Engine(manifest, session, replica=self._name, pool=pool,
-                              max_batch_rows=max_batch_rows, expected_s=_measure(session))  # fmt: skip
+                              expected_s=times[0].run_s, line=line(times),
+                              max_batch_rows=max_batch_rows or batch_rows(times))  # fmt: skip
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="channel", daemon=True)
         self._thread.start()
@@ -76,17 +82,18 @@ class Replica:
             log.warning("%s: work was left after %s s of draining", self._name, self._drain_s)
 
 
-def _measure(session: Session) -> float:
-    """Seconds of the best of a few one-row runs; long where blank rows do not suit the model."""
-    best_s = 1.0
-    for _ in range(5):
-        start = time.perf_counter()
-        try:
-            session.warm((1,))
-        except ModelFailure:
-            return 1.0
-        best_s = min(best_s, (time.perf_counter() - start) / 2)
-    return best_s
+def _times(session: Session, manifest: Manifest, how: Resources, most: int) -> tuple[Timed, ...]:
+    """Of runs on this machine: of one row, and of more as they were when published, if that was on a CPU too."""
+    try:
+        feed = session.warm((1,))
+        batches = functools.cache(functools.partial(repeated, feed, session.signature))
+        published = manifest.batch_times if how.runs_on == "cpu" else ()
+        most = most or MOST_ROWS if manifest.rows_independent and not published else 1
+        times = timed(lambda rows: session.run(batches(rows)), most, MEASURING_S, time.perf_counter)
+    except ModelFailure:  # blank rows do not suit it
+        return manifest.batch_times or (Timed(1, 1.0),)
+    here = times[0].run_s / published[0].run_s if published else 1.0
+    return tuple(Timed(known.rows, here * known.run_s) for known in published) or times
 
 
 def name_of(model: str, version: str, pool: str) -> str:

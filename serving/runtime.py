@@ -4,23 +4,29 @@ Sessions run on one CPU thread unless told otherwise: with two, tree ensembles g
 for the same row in a batch; with one, never.
 """
 
+import functools
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from serving.errors import ArtifactCorrupt, BadRequest, ModelFailure, PublishRefused
+from serving.errors import ArtifactCorrupt, BadRequest, ConfigError, ModelFailure, PublishRefused
 from serving.manifest import Manifest
 from serving.protocol import DATATYPES, Array, Signature, TensorSpec
+
+log = logging.getLogger("gaugeway.runtime")
 
 _TYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
     "float16": "FP16", "float": "FP32", "double": "FP64", "string": "BYTES",
 }  # fmt: skip
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _SIZES = (1, 8, 64, 224)  # tried for free dimensions other than the rows
 _FAILURES: tuple[type[Exception], ...] = (
     *(kind for kind in vars(_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -33,11 +39,13 @@ _FAILURES: tuple[type[Exception], ...] = (
 class Session:
     """A loaded model. `run` may be called from any thread.
 
-    Raises PublishRefused with a sentence when the bytes are no model that can be served here.
+    `memory_bytes` bounds what its tensors and weights take, on the device of the provider, of all sessions of this
+    process together on a CPU; 0: nothing does. Raises PublishRefused with a sentence when the bytes are no model that
+    can be served here, and ConfigError where the provider is not there.
     """
 
-    def __init__(self, model: bytes, *, threads: int = 1) -> None:
-        self._session = _open(model, threads)
+    def __init__(self, model: bytes, *, threads: int = 1, provider: str = "cpu", memory_bytes: int = 0) -> None:
+        self._session = _open(model, threads, provider, memory_bytes)
         self.signature = Signature(
             tuple(_spec(node, "input") for node in self._session.get_inputs()),
             tuple(_spec(node, "output") for node in self._session.get_outputs()),
@@ -70,6 +78,12 @@ class Session:
         running, self._options = self._options, _quiet()
         running.terminate = True
 
+    def fallen_back(self) -> list[str]:
+        """Operators that run on the CPU, because the provider that was asked for does not have them: ``Conv x 3``."""
+        if self._session.get_providers()[0] == _PROVIDERS["cpu"]:
+            return []
+        return _fallen_back(self._session.get_provider_graph_assignment_info())
+
     def warm(self, rows: Sequence[int] = (1, 8)) -> dict[str, Array]:
         """Run inputs of ones, else of zeros, with each number of rows; returns the largest that was run.
 
@@ -100,12 +114,19 @@ class Session:
         return feed
 
 
-def load(manifest: Manifest, model: bytes, *, threads: int = 1) -> Session:
+def load(
+    manifest: Manifest, model: bytes, *, threads: int = 1, provider: str = "cpu", memory_bytes: int = 0
+) -> Session:
     """A warm session of a published version; `model` are the verified bytes of its file.
 
     Raises ArtifactCorrupt when the model does not have the inputs and outputs that the manifest declares.
     """
-    session = Session(model, threads=threads)
+    session = Session(model, threads=threads, provider=provider, memory_bytes=memory_bytes)
+    if fallen := session.fallen_back():
+        log.warning(
+            "version %r of %r: %s is not there for %s, which run on the CPU",
+            manifest.version, manifest.model, _PROVIDERS[provider], ", ".join(fallen),
+        )  # fmt: skip
     if _outline(session.signature) != _outline(manifest.signature):
         raise ArtifactCorrupt(
             f"version {manifest.version!r} of {manifest.model!r}: the file has signature"
@@ -138,16 +159,53 @@ def blanks(signature: Signature, rows: int) -> Iterator[dict[str, Array]]:
             yield feed
 
 
-def _open(model: bytes, threads: int) -> "ort.InferenceSession":
+def _open(model: bytes, threads: int, provider: str, memory_bytes: int) -> "ort.InferenceSession":
     options = ort.SessionOptions()
+    providers = _providers(provider, memory_bytes, options)
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # errors are raised; the log would only repeat them
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model, options, providers=providers)
     except _FAILURES as error:
         raise PublishRefused(f"ONNX Runtime cannot load it: {_sentence(error)}") from None
+    if (got := session.get_providers()[0]) != _PROVIDERS[provider]:  # onnxruntime only warns, and takes the next
+        raise ConfigError(
+            f"{_PROVIDERS[provider]} does not start on this machine, {got} does; see the log of the replica"
+        )
+    return session
+
+
+def _providers(provider: str, memory_bytes: int, options: "ort.SessionOptions") -> list[Any]:
+    """What a session is made with; a bound on the CPU's memory is the environment's, which this makes once."""
+    name, there = _PROVIDERS[provider], ort.get_available_providers()
+    if name not in there:
+        raise ConfigError(
+            f"ONNX Runtime has no {name} here, it has {', '.join(there)}; install the extra `gpu` in place of"
+            ' onnxruntime, or set `provider = "cpu"`'
+        )
+    if provider == "cuda":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        bound = {"gpu_mem_limit": str(memory_bytes)} if memory_bytes else {}
+        return [(name, {"arena_extend_strategy": "kSameAsRequested", **bound}), _PROVIDERS["cpu"]]
+    if memory_bytes:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        _bound_cpu(memory_bytes)
+    return [name]
+
+
+@functools.cache
+def _bound_cpu(memory_bytes: int) -> None:
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    arena = ort.OrtArenaCfg({"max_mem": memory_bytes, "arena_extend_strategy": 1})  # as requested
+    ort.create_and_register_allocator(memory, arena)
+
+
+def _fallen_back(assigned: Iterable[Any]) -> list[str]:
+    """Of what onnxruntime says of who computes which nodes: those of the CPU, counted."""
+    on_cpu = Counter(n.op_type for part in assigned if part.ep_name == _PROVIDERS["cpu"] for n in part.get_nodes())
+    return [f"{kind} x {count}" for kind, count in sorted(on_cpu.items())]
 
 
 def _quiet() -> "ort.RunOptions":
@@ -168,6 +226,12 @@ def _outline(signature: Signature) -> str:
     """Names and datatypes, and the inputs' shapes; declared shapes of outputs are not always true."""
     inputs = ", ".join(f"{s.name} {s.datatype} {list(s.shape)}" for s in signature.inputs)
     return f"({inputs}) -> ({', '.join(f'{s.name} {s.datatype}' for s in signature.outputs)})"
+
+
+def repeated(feed: Mapping[str, Array], signature: Signature, rows: int) -> dict[str, Array]:
+    """The first row of `feed`, `rows` times, in those inputs that are free in their rows."""
+    free = {spec.name for spec in signature.inputs if spec.shape and spec.shape[0] < 0}
+    return {name: np.repeat(array[:1], rows, axis=0) if name in free else array for name, array in feed.items()}
 
 
 def _first_rows(feed: Mapping[str, Array], signature: Signature, rows: int) -> dict[str, Array]:

@@ -18,6 +18,7 @@ import msgspec
 from serving.errors import PublishRefused
 from serving.protocol import DATATYPES, Array, Signature
 from serving.record import Column
+from serving.speed import Timed
 
 _NAMES = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 _MEMORY_RATIO = 8  # of a large file: it is parsed twice and run
@@ -54,6 +55,7 @@ class Findings(msgspec.Struct, frozen=True):
     load_s: float
     latency_s: float
     facts: dict[str, str]
+    batch_times: tuple[Timed, ...] = ()
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,7 +72,7 @@ class Report(Findings, frozen=True):
     `signature` is the declared one with the rows of outputs corrected by what was measured; `rows_independent`: rows
     run apart and together gave the same bits, or differed by no more than was allowed; `batch_difference`: by how much
     they differed (`agreement.Agreement`), None when not at all or by no number; `latency_s` is the median of runs of
-    one row.
+    one row; `batch_times` are there when rows are independent.
     """
 
     predictions: list[Array] | None = None

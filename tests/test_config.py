@@ -236,7 +236,7 @@ def test_pools_are_called_by_what_they_have_or_by_their_name() -> None:
     )
     pools = parsed.models["m"].version("1").by_pool
     assert list(pools) == ["gpu", "cpu", "large"]
-    assert [pool.max_batch_rows for pool in pools.values()] == [256, 256, 512]
+    assert [pool.max_batch_rows for pool in pools.values()] == [0, 0, 512]
 
 
 @pytest.mark.parametrize("beside", [{"resources": {"cpu": 1}}, {"replicas": {"min": 2}}])

@@ -1,8 +1,11 @@
 """What is desired and published -> what runs and who is routed to."""
 
+from msgspec.structs import replace
+
 from serving.config import Model, Pool, Version
 from serving.planning import Key, plan, running, table
 from serving.routing import Table
+from serving.speed import Timed
 from tests.replicas import manifest
 
 MANIFESTS = {("m", v): manifest(version=v) for v in ("1", "2", "3")}
@@ -33,12 +36,27 @@ def test_a_version_that_is_not_published_gets_no_traffic() -> None:
     assert found.models["m"].policy.weights == {"1": 1.0}
 
 
+def test_the_bound_of_a_batch_is_what_was_set_else_what_was_measured_when_published() -> None:
+    measured = manifest()
+    measured = replace(measured, batch_times=(Timed(1, 0.01), Timed(2, 0.011), Timed(4, 0.022)))
+    pools = (Pool(), Pool(name="set", max_batch_rows=9), Pool(gpu=1))
+    for how, bounds, least in (
+        (Version(pools=pools), [2, 9, 0], 2),
+        (Version(pools=pools, max_batch_rows=64), [64, 9, 64], 9),
+        (Version(), [2], 2),
+    ):
+        wanted = plan({"m": Model(versions={"1": how})}, [measured])
+        assert [pool.max_batch_rows for pool in wanted.pools.values()] == bounds
+        found = table(wanted, {("m", "1"): measured}, {("m", "1")}, Table())
+        assert found.models["m"].versions["1"].max_batch_rows == least
+
+
 def test_a_version_runs_when_all_its_pools_do() -> None:
     pools = (Pool(gpu=0.25, min=0, max=2), Pool(cpu=1, max_batch_rows=8))
     wanted = plan({"m": Model(weights={"2": 1.0}, versions={"1": Version(), "2": Version(pools=pools)})},
                   list(MANIFESTS.values()))  # fmt: skip
     assert list(wanted.pools) == [("m", "2", "gpu"), ("m", "2", "cpu"), ("m", "1", "cpu")]
-    assert [pool.max_batch_rows for pool in wanted.pools.values()] == [256, 8, 256]
+    assert [pool.max_batch_rows for pool in wanted.pools.values()] == [0, 8, 256]
     states = {("m", "1", "cpu"): "RUNNING", ("m", "2", "cpu"): "RUNNING", ("m", "2", "gpu"): "DEPLOYING"}
     assert running(wanted, states) == {("m", "1")}
     assert running(wanted, {**states, ("m", "2", "gpu"): "RUNNING"}) == {("m", "1"), ("m", "2")}
