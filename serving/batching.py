@@ -30,6 +30,7 @@ from serving.manifest import Manifest
 from serving.pools import Pools
 from serving.protocol import Array
 from serving.retrying import RetryBudget
+from serving.sleep import Sleep
 from serving.suspects import Suspects
 from serving.waiting import Waiting
 
@@ -111,6 +112,7 @@ class Batcher:
         finished: Callable[[Finished], None],
         answering: Callable[[int], None] = lambda rows: None,
         retried: Callable[[int], None] = lambda n: None,
+        cold_start: Callable[[float], None] = lambda seconds: None,
         patience_s: float = 0.1,
         rng: random.Random | None = None,
     ) -> None:
@@ -128,18 +130,36 @@ class Batcher:
         self._reserved: set[Link] = set()  # one suspect request is on it, and nothing else
         self._suspects = Suspects()
         self.links: list[Link] = []
+        self.sleep = Sleep(cold_start)
         self._pools = Pools(patience_s, self._rng)
 
     @property
     def ready(self) -> bool:
-        """A replica is there that has work or can take it."""
+        """A replica is there that has work or can take it, or one is made when a request waits."""
+        return self.sleep.possible or self._warm
+
+    @property
+    def _warm(self) -> bool:
         for link in self.links:
             if link.hello is not None and (link.state == "ready" or link.state == "suspect"):
                 return True
         return False
 
+    def waits(self, longer_than_s: float) -> bool:
+        """Whether somebody waits for a replica to be made, or for one that is there longer than this."""
+        if (item := self._oldest()) is None:
+            return False
+        return not self._warm or time.monotonic() - item.submitted > longer_than_s
+
+    def _backlog(self) -> int:
+        """Rows that wait for each of the replicas that take work."""
+        return -(-self.queued_rows // max(1, sum(link.state == "ready" for link in self.links)))
+
     def attach(self, link: Link) -> None:
         self.links.append(link)
+        link.backlog = self._backlog
+        self.sleep.came(time.monotonic())
+        self._soon()
         self._pools.changed(self.links)
         self.resize(self.max_batch_rows)
 
@@ -153,6 +173,7 @@ class Batcher:
         """A link came, went, or changed its mind."""
         if link.state == "lost" and link in self.links:
             self.links.remove(link)
+            self.sleep.left(goodbye=link.dismissed)
             self._pools.changed(self.links)
         self.resize(self.max_batch_rows)
         if not self.ready:
@@ -172,6 +193,8 @@ class Batcher:
         if not self.ready:
             raise NotReady(f"no replica of {self._name} is ready")
         now = time.monotonic()
+        if self.sleep.allowed and not self._warm:
+            self.sleep.waits(now)
         if self._suspects and any(self._suspects.poisonous(item.inputs, now) for item in items):
             raise ModelFailure(f"{self._name}: refused, replicas died twice while they computed this input")
         if items[0].deadline <= now:

@@ -115,6 +115,8 @@ class Link(asyncio.BufferedProtocol):
         self.hello: Hello | None = None
         self.state: State = "suspect"
         self.load = 0  # rows waiting at the replica when it last answered
+        self.backlog: Callable[[], int] = lambda: 0  # rows that wait here for this replica
+        self.dismissed = False  # it said goodbye: its end is no death
 
     @property
     def inflight(self) -> int:
@@ -207,6 +209,7 @@ class Link(asyncio.BufferedProtocol):
             self.hello = frames.read(frame.meta, Hello)
             self._become("ready")
         elif frame.kind == Kind.GOAWAY:
+            self.dismissed = True
             self._become("draining")
 
     def _result(self, frame: Frame) -> Result:
@@ -234,7 +237,7 @@ class Link(asyncio.BufferedProtocol):
             return
         if self.hello is not None and self.state != "draining":
             self._become("suspect" if silent_s > SUSPECT_S else "ready")
-        self._transport.write(frames.head(Kind.PING))
+        self._transport.write(frames.head(Kind.PING, self.backlog()))
         self._schedule()
 
     def _schedule(self) -> None:

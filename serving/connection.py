@@ -36,6 +36,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self.window: Window | None = None
         self.failure: Exception | None = None  # why there is no window
+        self.backlog_rows = 0  # that wait at the gateway for this replica
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
@@ -58,7 +59,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _obey(self, frame: Frame) -> None:
         if frame.kind == Kind.PING:
-            self.write(frames.head(Kind.PONG, frame.id))
+            self.backlog_rows = frame.id
+            self.write(frames.head(Kind.PONG))
         elif frame.kind == Kind.CANCEL:
             self._engine.cancel(self, frame.id)
         elif frame.kind == Kind.HELLO:

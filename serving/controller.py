@@ -22,8 +22,8 @@ from serving import admin, planning
 from serving.config import Config, Pool, Version, dump, restore
 from serving.manifest import Manifest
 from serving.node import NodeActor
-from serving.planning import RUNNING, Key, Plan, PoolKey
-from serving.replica import DEPLOYMENT, application, name_of
+from serving.planning import RUNNING, Key, Plan, PoolKey, name_of
+from serving.replica import DEPLOYMENT, application
 from serving.repository import Repository
 from serving.routing import Table
 
@@ -198,8 +198,10 @@ class Controller:
         replicas = [{**replica, **links.get(replica["replica"], {"state": "unlinked", "load": 0})}
                     for node in nodes for replica in node["replicas"]
                     if (replica["model"], replica["version"]) == key]  # fmt: skip
+        cold = {name: start for node in nodes for name, start in node.get("cold_starts", {}).items()}
         pools = {name: {"state": self._states.get((*key, name), "PENDING"), "wanted_replicas": pool.min,
-                        "cpu": pool.cpu, "gpu": pool.gpu} for name, pool in how.by_pool.items()}  # fmt: skip
+                        "max_replicas": pool.max, "cpu": pool.cpu, "gpu": pool.gpu,
+                        "cold_start": cold.get(name_of(*key, name))} for name, pool in how.by_pool.items()}  # fmt: skip
         state = next((pool["state"] for pool in pools.values() if pool["state"] != RUNNING), RUNNING)
         return {"digest": self._manifests[key].digest, "state": state, "pools": pools,
                 "wanted_replicas": sum(pool.min for pool in how.by_pool.values()), "replicas": replicas}  # fmt: skip

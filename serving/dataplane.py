@@ -25,6 +25,8 @@ from serving.recorder import Recorder
 from serving.ring import RingWriter
 from serving.routing import Key, ModelEntry, Policy, Route, Router, Table, VersionEntry
 
+PATIENCE_S = 0.25  # of requests, until pools that sleep beside others are woken
+
 
 @dataclass(slots=True)
 class Context:
@@ -155,7 +157,7 @@ class DataPlane:
         served = self.models[model].versions.get(version) if model in self.models else None
         return served.batcher if served and served.digest == digest else None
 
-    def asleep(self) -> list[PoolKey]:
+    def asleep(self) -> list[tuple[str, str, str]]:
         """Pools that may have no replica, of versions for whose replicas somebody waits."""
         served = [one for model in self.models.values() for one in model.versions.values() if one.sleepers]
         return [(*one.key[:2], pool) for one in served if one.batcher.waits(PATIENCE_S) for pool in one.sleepers]
@@ -296,7 +298,9 @@ class DataPlane:
             finished=recorder,
             answering=recorder.expect,
             retried=retries.add,
-            cold_start=self._page.histogram("cold_start_seconds", model=manifest.model, version=manifest.version).observe,
+            cold_start=lambda seconds: self._page.histogram(
+                "cold_start_seconds", model=manifest.model, version=manifest.version
+            ).observe(seconds),
             rng=random.Random(),
         )
         return Served(entry, batcher, recorder, self._page)

@@ -24,6 +24,7 @@ from serving.connection import Connection
 from serving.errors import DeadlineExceeded, GaugewayError, Overloaded
 from serving.frames import Frame, Kind, Layouts
 from serving.manifest import Manifest
+from serving.meter import Meter
 from serving.protocol import Array
 from serving.references import resolve
 from serving.speed import UNKNOWN, Line
@@ -109,13 +110,18 @@ class Engine:
         self._thread = ThreadPoolExecutor(1, "run")
         self._server: asyncio.Server | None = None
         self._far: asyncio.Server | None = None
-        self.busy_s = 0.0
+        self.meter = Meter(time.monotonic())
         self._told = False  # that a gateway's memory cannot be read
 
     @property
     def load(self) -> int:
         """Rows that wait or run."""
         return self._waiting_rows + self._running_rows
+
+    @property
+    def backlog_rows(self) -> int:
+        """Rows that wait for this replica, here and at the gateways. May be asked in another thread."""
+        return self._waiting_rows + sum(connection.backlog_rows for connection in list(self.connections))
 
     @property
     def overdue_s(self) -> float:
@@ -181,6 +187,7 @@ class Engine:
             return
         self._jobs.append(job)
         self._waiting_rows += job.rows
+        self.meter.asked = now
 
     def cancel(self, owner: Connection, id: int | None = None) -> None:
         """Nobody waits for this job of a connection any more, or for any: it is not started, or its run is ended."""
@@ -216,6 +223,7 @@ class Engine:
             return
         requests, rows = _requests(group), sum([job.rows for job in group])
         self._running_rows = rows or 1
+        self.meter.began(started)
         if self._pace.inline:
             self._finish(group, self._checked.attempt(requests, rows), started)
         else:
@@ -265,7 +273,7 @@ class Engine:
 
     def _finish(self, group: list[Job], attempt: Attempt, started: float) -> None:
         outputs, infer_s = attempt.outcome, attempt.infer_s
-        self.busy_s += infer_s
+        self.meter.ended(self._running_rows, infer_s)
         self._pace.took(infer_s)
         self._running_rows = 0
         if not isinstance(outputs, GaugewayError):

@@ -22,6 +22,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 UNKNOWN = "_unknown"  # the one label value of models that do not exist
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+START_SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ NAMES: dict[str, Spec] = {
     "cache_lookups_total": Spec("counter", "Requests looked up in a version's cache: hit, miss.", (*_MV, "outcome")),
     "cache_bytes": Spec("gauge", "Bytes of answers kept to be given again.", _MV),
     "retries_total": Spec("counter", "Requests sent again because their replica died.", _MV),
+    "cold_start_seconds": Spec("histogram", "Wait of a request for a replica to be made.", _MV, START_SECONDS),
     "records_total": Spec("counter", "Rows written for the monitors.", _MV),
     "labels_total": Spec("counter", "Labels received, by outcome.", ("model", "outcome")),
     "table_generation": Spec("gauge", "Generation of the routing table in use.", merge="max"),

@@ -16,6 +16,11 @@ BATCH_ROWS = 256  # of a run, where nobody said and nothing was measured
 RUNNING = "RUNNING"  # as Ray Serve calls it
 
 
+def name_of(model: str, version: str, pool: str) -> str:
+    """The Serve application of a pool; unique, because names hold no blank."""
+    return f"{model} {version} {pool}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every version to serve and how, and each model's weights, which add up to 1."""
@@ -56,6 +61,12 @@ def _resolved(how: Version, manifest: Manifest) -> Version:
     return replace(how, resources=Resources(), replicas=Replicas(), pools=tuple(pools))
 
 
+def _sleepers(how: Version) -> tuple[tuple[str, ...], bool]:
+    """The pools that may have no replica, and whether they are all there are."""
+    names = tuple(name for name, pool in how.by_pool.items() if pool.min == 0)
+    return names, len(names) == len(how.by_pool)
+
+
 def _named(model: Model, weights: Mapping[str, float]) -> list[str]:
     """Every version that a model's description mentions, once."""
     return list(dict.fromkeys([*weights, *(shadow.version for shadow in model.shadows), *model.versions]))
@@ -85,7 +96,7 @@ def _entry(
     if not weights or (before is not None and not ready):
         return before
     versions = {
-        v: VersionEntry(manifests[name, v], min(p.max_batch_rows or BATCH_ROWS for p in how.pools), how.cache)
+        v: VersionEntry(manifests[name, v], min(p.max_batch_rows or BATCH_ROWS for p in how.pools), how.cache, *_sleepers(how))
         for (model, v), how in sorted(plan.versions.items())
         if model == name
     }

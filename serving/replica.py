@@ -11,12 +11,16 @@ import os
 import secrets
 import threading
 import time
+import warnings
 from typing import Any
 
 import msgspec
 import uvloop
 from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from serving import autoscaler
+from serving.autoscaler import Autoscaler, report
 from serving.config import Pool, Resources, restore
 from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
@@ -41,6 +45,7 @@ class Replica:
     """
 
     def __init__(self, config: str, model: str, version: str, pool: str, resources: str, max_batch_rows: int) -> None:
+        self._began, began = time.time(), time.monotonic()
         settings, how = restore(config), msgspec.json.decode(resources, type=Resources)
         repository = Repository.of(settings)
         manifest = repository.manifest(model, version)
@@ -55,16 +60,23 @@ class Replica:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="channel", daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._listen(manifest), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._listen(manifest, began), self._loop).result(30)
 
-    async def _listen(self, manifest: Manifest) -> None:
+    async def _listen(self, manifest: Manifest, began: float) -> None:
         prepare(self._socket_dir)
         socket = self._socket_dir / "replicas" / f"{self._name[-40:]}.sock"
         await self._engine.listen(socket)
         self._announcement = announce(self._socket_dir, Announcement(
             manifest.model, manifest.version, manifest.digest, self._name, str(socket), os.getpid(),
-            pool=self._pool,
+            pool=self._pool, began=self._began, load_s=time.monotonic() - began,
         ))  # fmt: skip
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve a few times a second; `serving.autoscaler` gets it."""
+        return report(self._engine.meter.read(self._engine.backlog_rows, time.monotonic()))
+
+    def wake(self) -> None:
+        """Called through Serve's handle where there may be no replica: Serve makes one, in order to call it."""
 
     def check_health(self) -> None:
         """Called by Serve, which replaces a replica that raises: its loop does not turn, or a run does not end."""
@@ -96,11 +108,6 @@ def _times(session: Session, manifest: Manifest, how: Resources, most: int) -> t
     return tuple(Timed(known.rows, here * known.run_s) for known in published) or times
 
 
-def name_of(model: str, version: str, pool: str) -> str:
-    """The Serve application of a pool; unique, because names hold no blank."""
-    return f"{model} {version} {pool}"
-
-
 def application(config: str, model: str, version: str, pool: Pool, health_check_period_s: float,
                 drain_s: float) -> Any:  # fmt: skip
     """What `serve.run` takes for one pool of a version; its only deployment is called DEPLOYMENT."""
@@ -109,9 +116,26 @@ def application(config: str, model: str, version: str, pool: Pool, health_check_
     if pool.gpu:
         options["num_gpus"] = pool.gpu
     deployment = serve.deployment(
-        name=DEPLOYMENT, num_replicas=max(1, pool.min), ray_actor_options=options, max_surge_percent=100,
+        name=DEPLOYMENT, **_scaling(pool), ray_actor_options=options, max_surge_percent=100,
         health_check_period_s=health_check_period_s, health_check_timeout_s=10.0, max_constructor_retry_count=3,
-        graceful_shutdown_timeout_s=drain_s + 5.0,
+        graceful_shutdown_timeout_s=drain_s + 5.0, graceful_shutdown_wait_loop_s=0.1,
         logging_config={"enable_access_log": False},
     )(Replica)  # fmt: skip
     return deployment.bind(config, model, version, pool.name, resources, pool.max_batch_rows)
+
+
+def _scaling(pool: Pool) -> dict[str, Any]:
+    """A fixed number, or an autoscaler; the delays of its decisions are its own, so Serve's are 0."""
+    if pool.min == pool.max:
+        return {"num_replicas": pool.max}
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]
+        policy_function=Autoscaler, policy_kwargs=autoscaler.arguments(pool)
+    )
+    with warnings.catch_warnings():  # of another setting by which Serve could be told of all its deployments at once
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scaling = AutoscalingConfig(
+            min_replicas=pool.min, max_replicas=pool.max, policy=policy, upscale_delay_s=0.0, downscale_delay_s=0.0,
+            downscale_to_zero_delay_s=0.0, metrics_interval_s=autoscaler.INTERVAL_S,
+            look_back_period_s=autoscaler.LOOK_BACK_S,
+        )  # fmt: skip
+    return {"autoscaling_config": scaling}

@@ -184,6 +184,8 @@ class VersionEntry(msgspec.Struct, frozen=True):
     manifest: Manifest
     max_batch_rows: int = 256
     cache: Cache = msgspec.field(default_factory=Cache)
+    sleepers: tuple[str, ...] = ()  # pools that may have no replica: they are woken when requests wait
+    sleeps: bool = False  # all of them are
 
     @property
     def key(self) -> Key:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from serving import sleepers
 from serving.arena import Arena
 from serving.config import Config, restore
 from serving.dataplane import DataPlane
@@ -68,6 +69,7 @@ async def follow(config: Config, plane: DataPlane, slot: int, arena: Arena | Non
                 plane.install(table)
                 links.attach()
             await links.refresh()
+            sleepers.tell(config.run_dir, plane.asleep())
             _report(config.run_dir / "workers" / f"worker-{slot}.json", slot, plane.table.generation, links)
         except Exception as error:  # the edge of the control plane: whatever it wrote, serving goes on
             if repr(error) != said:
