@@ -8,7 +8,7 @@ import pytest
 
 from serving.engine import Engine
 from serving.speed import Line
-from tests.replicas import Function, column, listening, manifest, until
+from tests.replicas import Function, listening, manifest, until
 from tests.test_batching import Desk
 
 FAST_S, SLOW_S = 0.002, 0.04
