@@ -255,7 +255,7 @@ local q = import '../lib/queries.libsonnet';
         board.annotation('Alerts',
                          'ALERTS{component="gaugeway", alertname!="Watchdog", alertstate=~"pending|firing"}',
                          'red',
-                         '{{alertname}} {{model}} {{version}}'),
+                         '{{alertname}} {{model}}'),
       ],
     ),
   },
