@@ -186,6 +186,7 @@ def _providers(provider: str, memory_bytes: int, options: "ort.SessionOptions") 
             ' onnxruntime, or set `provider = "cpu"`'
         )
     if provider == "cuda":
+        ort.preload_dlls()  # CUDA and cuDNN may be packages beside it, where the loader does not look
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         bound = {"gpu_mem_limit": str(memory_bytes)} if memory_bytes else {}
         return [(name, {"arena_extend_strategy": "kSameAsRequested", **bound}), _PROVIDERS["cpu"]]
