@@ -69,15 +69,8 @@ def test_a_stop_gives_the_gateway_the_time_it_needs_to_drain() -> None:
     assert float(SERVICES["gaugeway"]["stop_grace_period"].removesuffix("s")) >= STOPS_S
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        ["promtool", "check", "config", "--syntax-only", "prometheus.yml"],
-        ["amtool", "check-config", "alertmanager.yml"],
-    ],
-)
-def test_prometheus_and_alertmanager_accept_their_files(check: list[str]) -> None:
-    subprocess.run(check, cwd=COMPOSE, check=True, capture_output=True)
+def test_prometheus_accepts_its_file() -> None:
+    subprocess.run(["promtool", "check", "config", "--syntax-only", COMPOSE / "prometheus.yml"], check=True)
 
 
 def test_grafana_reads_the_folder_that_is_mounted() -> None:
