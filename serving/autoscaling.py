@@ -1,11 +1,12 @@
 """How many replicas a pool should have, from what its replicas say of their load. Pure: no clock, no I/O.
 
-The proposal is that of Kubernetes' horizontal autoscaler: for each measure ceil(replicas x value / target), nothing
-while value / target lies within TOLERANCE of 1, and the largest of all measures. Two are looked at:
+The proposal is that of Kubernetes' horizontal autoscaler, ceil(replicas x value / target), and none other than what is
+there while value / target lies within TOLERANCE of 1. The value has two terms:
 
 - the busy ratio, the share of time in which a replica ran its model. It sees the load as long as there is capacity;
   it ends at 1, however much more is asked for.
-- the queue: seconds of work that wait for a replica, beyond its next run. It sees what the busy ratio cannot.
+- the queue: seconds of work that wait for a replica beyond its next run, divided by `catch_up_s`. It is as many
+  replicas as are needed to do that work in this time, and so it grows with what the busy ratio cannot see.
 
 The proposal is followed upwards once it was at least as high for `up_after_s`, and downwards once it was at most as
 low for `down_after_s`: the least of recent proposals bounds from below, the greatest from above. To zero it falls only
@@ -85,10 +86,8 @@ def propose(policy: Replicas, seen: Observation) -> int:
     elif policy.min == 0 and all(load.idle_s >= policy.sleep_after_s for load in seen.loads):
         wanted = 0
     else:
-        busy = sum(load.busy_ratio for load in seen.loads)
-        queue_s = sum(load.queue_s for load in seen.loads)
-        totals = (busy / policy.target_busy_ratio, queue_s / policy.queue_target_s)
-        wanted = max(1, *(_desired(len(seen.loads), total) for total in totals))
+        work = sum(load.busy_ratio + load.queue_s / policy.catch_up_s for load in seen.loads)
+        wanted = max(1, _desired(len(seen.loads), work / policy.target_busy_ratio))
     return min(max(wanted, policy.min), policy.max)
 
 

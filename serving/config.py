@@ -166,9 +166,9 @@ class Replicas(_Section, frozen=True):
     min: Annotated[int, Meta(ge=0)] = 1
     max: Annotated[int, Meta(ge=0)] = 0  # 0: as many as min, at least 1
     target_busy_ratio: Annotated[float, Meta(gt=0, le=1)] = 0.7
-    queue_target_s: Seconds = 0.1  # of work that may wait for a replica, beyond its next run
+    catch_up_s: Seconds = 2.0  # in which work that waits should be done
     up_after_s: Annotated[float, Meta(ge=0)] = 0.5  # replicas are added once they were wanted for so long,
-    down_after_s: Annotated[float, Meta(ge=0)] = 60.0  # and taken away once they were not
+    down_after_s: Annotated[float, Meta(ge=0)] = 300.0  # and taken away once they were not
     sleep_after_s: Seconds = 300.0  # without a request, to zero if `min` is 0
 
     def __post_init__(self) -> None:

@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
     def _obey(self, frame: Frame) -> None:
         if frame.kind == Kind.PING:
             self.backlog_rows = frame.id
-            self.write(frames.head(Kind.PONG))
+            self.write(frames.head(Kind.PONG, frame.id))
         elif frame.kind == Kind.CANCEL:
             self._engine.cancel(self, frame.id)
         elif frame.kind == Kind.HELLO:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from serving.autoscaling import History, Load, Observation, decide, propose
 from serving.config import Replicas
 
-POLICY = Replicas(min=1, max=10, target_busy_ratio=0.5, queue_target_s=0.1, up_after_s=1, down_after_s=10)
+POLICY = Replicas(min=1, max=10, target_busy_ratio=0.5, catch_up_s=1, up_after_s=1, down_after_s=10)
 TO_ZERO = Replicas(min=0, max=4, sleep_after_s=5, down_after_s=0, up_after_s=0)
 TICK_S = 0.1
 
@@ -24,7 +24,7 @@ def policies(draw: st.DrawFn, most: float = 1.0) -> Replicas:
         min=least,
         max=draw(st.integers(max(least, 1), 40)),
         target_busy_ratio=draw(st.floats(0.05, most)),
-        queue_target_s=draw(st.floats(0.001, 10)),
+        catch_up_s=draw(st.floats(0.001, 10)),
         up_after_s=draw(st.floats(0, 10)),
         down_after_s=draw(st.floats(0, 100)),
         sleep_after_s=draw(st.floats(0.1, 100)),
@@ -131,8 +131,8 @@ def test_within_the_tolerance_nothing_changes(offered: float, wanted: int) -> No
 def test_the_queue_is_seen_where_the_busy_ratio_ends() -> None:
     busy = Load(busy_ratio=1.0)
     assert propose(POLICY, Observation(0, 2, (busy, busy))) == 4
-    behind = Load(busy_ratio=1.0, queue_s=0.35)
-    assert propose(POLICY, Observation(0, 2, (behind, behind))) == 7
+    behind = Load(busy_ratio=1.0, queue_s=0.5)  # half a second of work, to be caught up in one
+    assert propose(POLICY, Observation(0, 2, (behind, behind))) == 6
     assert propose(POLICY, Observation(0, 2, (Load(1.0, queue_s=1e9),))) == POLICY.max
 
 
