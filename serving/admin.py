@@ -15,8 +15,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from serving import metrics
-from serving.config import Config, parse
+from serving.config import Config, Model, parse
 from serving.errors import BadRequest, ConfigError, GaugewayError
+from serving.repository import Desired
 
 log = logging.getLogger("gaugeway.admin")
 
@@ -24,11 +25,22 @@ RETRY_S = 1.0
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
+class ModelsChange(msgspec.Struct, forbid_unknown_fields=True):
+    """How models are to be served, if the registry is still at generation `at`."""
+
+    models: dict[str, Model]
+    at: int
+    by: str = ""
+    why: str = ""
+
+
 class Control(Protocol):
     """What the API acts on; its methods may block."""
 
     def status(self) -> dict[str, Any]: ...
     def route(self, model: str, weights: dict[str, float], by: str, why: str) -> dict[str, Any]: ...
+    def desired(self) -> Desired: ...
+    def apply(self, change: ModelsChange) -> int: ...
     def ask_to_stop(self) -> None: ...
     def renew(self, wanted: Config | None) -> dict[str, Any]: ...
     def succeed(self) -> None: ...
@@ -54,6 +66,16 @@ def application(control: Control, host: str = "127.0.0.1") -> web.Application:
         model = request.match_info["model"]
         return _json(await asyncio.to_thread(control.route, model, change.weights, change.by, change.why))
 
+    async def desired(request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(control.desired))
+
+    async def apply(request: web.Request) -> web.Response:
+        try:
+            change = msgspec.json.decode(await request.read(), type=ModelsChange)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the body of a change of models: {error}") from None
+        return _json({"desired_generation": await asyncio.to_thread(control.apply, change)})
+
     async def shutdown(request: web.Request) -> web.Response:
         control.ask_to_stop()
         return _json({"stopping": True})
@@ -72,6 +94,8 @@ def application(control: Control, host: str = "127.0.0.1") -> web.Application:
     app.add_routes([
         web.get("/admin/v1/status", status),
         web.put("/admin/v1/routes/{model}", route),
+        web.get("/admin/v1/models", desired),
+        web.put("/admin/v1/models", apply),
         web.post("/admin/v1/shutdown", shutdown),
         web.post("/admin/v1/reload", reload),
         web.post("/admin/v1/upgrade", upgrade),

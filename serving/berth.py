@@ -110,6 +110,7 @@ def _free_port(host: str) -> int:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)  # the configuration that will lie there has secrets in it
     staged = path.with_suffix(".new")
     staged.write_bytes(data)
     staged.rename(path)

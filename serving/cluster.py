@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serving.config import Config, dump
 from serving.controller import NAME, NAMESPACE, ControllerActor
@@ -26,6 +27,7 @@ class Cluster:
                      log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
             self._controller: Any = ControllerActor.options(
                 name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
+                scheduling_strategy=_here(),
             ).remote(dump(config))  # fmt: skip
         except BaseException:  # interrupted, say: what was started by then must end
             ray.shutdown()
@@ -58,3 +60,8 @@ class Cluster:
         with suppress(Exception):
             ray.kill(self._controller)
         ray.shutdown()
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """The controller belongs to this machine, where its listeners are looked for; to another one if this is lost."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

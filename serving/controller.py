@@ -4,27 +4,28 @@ What must last is in SQL, never here: a controller that starts again reads it an
 """
 
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 import ray
 from ray import serve
-from ray.exceptions import RayError
 from ray.serve.config import ProxyLocation
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from serving import admin, planning
+from serving import admin, planning, reloading
+from serving.admin import ModelsChange
 from serving.config import Config, Pool, Version, dump, restore
 from serving.manifest import Manifest
-from serving.node import NodeActor
+from serving.node import CHANGING
+from serving.nodes import Nodes
 from serving.planning import RUNNING, Key, Plan, PoolKey, name_of
+from serving.reloading import Revision
 from serving.replica import DEPLOYMENT, application
-from serving.repository import Repository
+from serving.repository import Desired, Repository
 from serving.routing import Table
 
 log = logging.getLogger("gaugeway.controller")
@@ -32,7 +33,6 @@ log = logging.getLogger("gaugeway.controller")
 NAMESPACE, NAME = "gaugeway", "controller"
 FAILED = "DEPLOY_FAILED"
 PERIOD_S = 0.4
-STOP_S = 80.0  # for a node's processes to drain and end
 
 
 class Controller:
@@ -42,16 +42,18 @@ class Controller:
     """
 
     def __init__(self, config: str) -> None:
-        self._text, self._config = config, restore(config)
+        self._revision = reloading.last(restore(config).run_dir) or Revision(0, config)
+        self._config = restore(self._revision.config)
+        self._told: dict[str, int] = {}  # by node
+        self._followed = -1  # the last revision that all nodes have, or one could not have
         self._repository = Repository.of(self._config)
-        self._table = _last_table(self._config)
+        self._table = self._stored = _last_table(self._repository)
         self._plan = Plan({}, {}, {})
         self._manifests: dict[Key, Manifest] = {}
         self._deployed: set[PoolKey] = set()
         self._states: dict[PoolKey, str] = {}
-        self._nodes: dict[str, Any] = {}
-        self._installed: dict[str, int] = {}
-        self._problem, self._reconciled = "", False
+        self._nodes = Nodes(NAMESPACE)
+        self._problem, self._connected, self._reconciled = "", False, False
         self._stamp = (-1, -1)  # of the desired state that the plan follows
         self._stopping = threading.Event()
         self._stop_asked = threading.Event()
@@ -62,9 +64,15 @@ class Controller:
 
     def status(self) -> dict[str, Any]:
         """What `gaugeway status --json` prints."""
-        nodes = [_node_status(node) for node in list(self._nodes.values())]
+        nodes = self._nodes.status()
+        problems = [self._problem, *self.failures(), *(node.get("problem", "") for node in nodes)]
         return {
-            "generation": self._table.generation, "problem": "; ".join(filter(None, [self._problem, *self.failures()])),
+            "generation": self._table.generation, "problem": "; ".join(filter(None, problems)),
+            "revision": self._revision.number, "controller": os.getpid(),
+            "desired_generation": self._stamp[0], "waiting": self.ready(),
+            "changing": self._followed != self._revision.number,
+            "nodes": [{"node": n["node"], "state": "ready" if n["node"] else "silent", "refusals": n["refusals"]}
+                      for n in nodes],
             "models": {name: self._model_status(name, nodes) for name in sorted(self._plan.weights)},
             "workers": [{**process, "node": node["node"], **_report(node, process)} for node in nodes
                         for process in node["processes"]],
@@ -76,6 +84,28 @@ class Controller:
         before = dict(self._plan.weights.get(model, {}))
         generation = self._repository.set_weights(model, weights, by=by, why=why)
         return {"model": model, "before": before, "weights": weights, "desired_generation": generation}
+
+    def desired(self) -> Desired:
+        return self._repository.desired()
+
+    def apply(self, change: ModelsChange) -> int:
+        """Write how models are to be served; returns the generation of SQL, which `status` reaches soon after."""
+        return self._repository.apply(change.models, change.at, by=change.by, why=change.why)
+
+    def renew(self, wanted: Config | None) -> dict[str, Any]:
+        """Have every node replace its workers and its sidecar, for another configuration or for other code."""
+        config, keys = reloading.reload(self._config, wanted or self._config)
+        if keys or wanted is None:
+            self._revision = Revision(self._revision.number + 1, dump(config))
+            self._config = config
+            reloading.keep(config.run_dir, self._revision)
+        return {"revision": self._revision.number, "keys": keys}
+
+    def succeed(self) -> None:
+        """End the nodes' actors and this one: Ray starts successors, with the code that is installed now."""
+        for node in self._nodes.values():
+            ray.kill(node, no_restart=False)
+        threading.Timer(0.5, os._exit, [1]).start()  # after the answer
 
     def ready(self) -> str:
         """Empty when all that is wanted runs and is routed to; else what is waited for."""
@@ -105,10 +135,7 @@ class Controller:
         """Drain the workers, then the replicas."""
         self._stopping.set()
         self._reconciling.join(10.0)
-        for node in self._nodes.values():
-            with suppress(RayError, TimeoutError):  # who starts the next gateway here ends what such a node left
-                ray.get(node.stop.remote(), timeout=STOP_S)
-            ray.kill(node)
+        self._nodes.stop()
         for key in _states():
             serve.delete(name_of(*key), _blocking=False)
         until = time.monotonic() + self._config.ray.drain_s + 10.0
@@ -118,8 +145,9 @@ class Controller:
     def _run(self) -> None:
         while not self._stopping.wait(PERIOD_S):
             try:
-                if not self._nodes:
+                if not self._connected:
                     self._connect()
+                self._nodes.look(self._revision.config, self._revision.number)
                 self._reconcile()
                 self._problem, self._reconciled = "", True
             except Exception as error:  # the edge of the control plane: it must not end, serving goes on meanwhile
@@ -128,13 +156,11 @@ class Controller:
                     self._problem = problem
 
     def _connect(self) -> None:
-        """To Serve, started here if need be, and to what it already runs; to the nodes' actors likewise."""
+        """To Serve, started here if need be, and to what it already runs."""
         serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"enable_access_log": False})
         states = _states()
         self._deployed = states.keys() - _leaving(states)
-        for node in ray.nodes():  # type: ignore[no-untyped-call]
-            if node["Alive"]:
-                self._nodes[node["NodeID"]] = self._node(node["NodeID"], node["NodeManagerHostname"])
+        self._connected = True
 
     def _reconcile(self) -> None:
         if (stamp := self._repository.stamp()) != self._stamp:
@@ -142,6 +168,7 @@ class Controller:
             self._manifests = {(m.model, m.version): m for m in published}
             self._plan = planning.plan(desired.models, published)
             self._stamp = stamp
+        self._configure()
         self._states = _states()
         pools = self._plan.pools
         self._deploy({key: pool for key, pool in pools.items() if key not in self._deployed})
@@ -171,20 +198,28 @@ class Controller:
                 serve.delete(name_of(*key), _blocking=False)
                 self._deployed.discard(key)
 
-    def _publish(self, table: Table) -> None:
-        self._table = table
+    def _configure(self) -> None:
+        """Tell the nodes of a new revision, each when the one before it has it."""
+        now = self._revision
+        if self._followed == now.number:
+            return
         for name, node in self._nodes.items():
-            if table.generation and self._installed.get(name) != table.generation:
-                ray.get(node.install.remote(msgspec.json.encode(table)), timeout=10)
-                self._installed[name] = table.generation
+            if self._told.get(name) != now.number:
+                ray.get(node.configure.remote(now.config, now.number), timeout=10)
+                self._told[name] = now.number
+            state = ray.get(node.renewal.remote(), timeout=10)
+            if state == CHANGING:
+                return
+            if state:
+                break
+        self._followed = now.number
 
-    def _node(self, node_id: str, host: str) -> Any:
-        """The actor of a node: a new one, or the one that a predecessor of this controller made."""
-        return NodeActor.options(
-            name=f"node-{node_id}", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, num_cpus=0,
-            max_restarts=-1, max_concurrency=4,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        ).remote(self._text, host)  # fmt: skip
+    def _publish(self, table: Table) -> None:
+        """In SQL first: its intervals say which keys are where, so that whoever starts next moves none."""
+        if table.generation != self._stored.generation:
+            self._repository.keep_table(table)
+        self._table = self._stored = table
+        self._nodes.exchange(table)
 
     def _model_status(self, name: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
         entry = self._table.models.get(name)
@@ -208,16 +243,6 @@ class Controller:
 
 
 ControllerActor = ray.remote(Controller)
-
-
-def _node_status(node: Any) -> dict[str, Any]:
-    """An actor that does not answer is being started again; what it watches runs on meanwhile."""
-    try:
-        status: dict[str, Any] = ray.get(node.status.remote(), timeout=5)
-        return status
-    except (RayError, TimeoutError) as error:
-        monitors = {"state": "stale", "models": {}, "reason": f"the node's actor: {type(error).__name__}"}
-        return {"node": "", "processes": [], "replicas": [], "workers": [], "monitors": monitors}
 
 
 def _states() -> dict[PoolKey, str]:
@@ -247,10 +272,9 @@ def _routed(table: Table) -> set[Key]:
     return {(name, version) for name, entry in table.models.items() for version in entry.versions}
 
 
-def _last_table(config: Config) -> Table:
-    """The copy on disk: its intervals say which keys are where, so that a new start moves none."""
-    path = config.run_dir / "table.json"
-    return msgspec.json.decode(path.read_bytes(), type=Table) if path.exists() else Table()
+def _last_table(repository: Repository) -> Table:
+    """Of the controller before: a new start moves no sticky key to another version."""
+    return repository.table() or Table()
 
 
 def _report(node: dict[str, Any], process: dict[str, Any]) -> dict[str, Any]:

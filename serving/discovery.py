@@ -25,8 +25,6 @@ class Announcement(msgspec.Struct, frozen=True):
     pid: int
     node: str = ""
     pool: str = ""
-    began: float = 0.0  # when its process began to load the model, in seconds since 1970
-    load_s: float = 0.0  # from there until it listened
     address: str = ""  # host:port; empty: it does not listen for others
     began: float = 0.0  # when its process began to load the model, in seconds since 1970
     load_s: float = 0.0  # from there until it listened

@@ -199,7 +199,7 @@ class Fleet:
     def _child(self, slot: int, revision: int) -> Child:
         name, run = f"worker-{slot}", self._config.run_dir
         arguments = [str(self._path), "--slot", str(slot), "--revision", str(revision)]
-        return Child(name, "serving.worker", arguments, run / "pids", self._config.data / "logs" / f"{name}.log")
+        return Child(name, "serving.worker", arguments, run / "pids", self._config.logs / f"{name}.log")
 
     def _free(self) -> Iterator[int]:
         taken = {worker.slot for worker, _ in self._workers()}

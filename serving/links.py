@@ -1,29 +1,44 @@
-"""A worker's links to the replicas of its node, kept to what is announced and served."""
+"""A worker's links to replicas, kept to what is announced and served: all of its own node, and of others its share."""
 
 import asyncio
-from collections.abc import Collection
-from pathlib import Path
+import logging
+import socket
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
+from serving import locality
 from serving.arena import Arena
 from serving.batching import Batcher
-from serving.channel import Link, State, connect
+from serving.channel import Link, State, connect, connect_far
+from serving.config import Config
 from serving.dataplane import DataPlane
-from serving.discovery import Announcement, announced
+from serving.discovery import Announcement, Others, announced
+from serving.errors import ConfigError, Untrusted
 from serving.routing import Key, Table
+from serving.trust import Trust, trust
+
+log = logging.getLogger("gaugeway.links")
 
 RECONNECT_S = 0.5
+FAR_S = 2.0  # to connect to another node; it takes no longer between machines that are there
 PREPARE_S = 1.0
 
 
 class Links:
-    """Keeps one link to every announced replica of what this worker serves."""
+    """Keeps one link to every announced replica of what this worker serves, as `locality` chooses."""
 
-    def __init__(self, socket_dir: Path, plane: DataPlane, arena: Arena | None = None) -> None:
-        self._socket_dir, self._plane, self._arena = socket_dir, plane, arena
+    def __init__(self, config: Config, plane: DataPlane, arena: Arena | None = None, slot: int = 0) -> None:
+        self._config, self._plane, self._arena = config, plane, arena
+        self._gateway = f"{socket.gethostname()}/{config.berth}/{slot}"
+        self._others = Others(config.socket_dir)
+        self._trust: Trust | None = None
         self._links: dict[str, Link] = {}
         self._keys: dict[Link, Key] = {}
         self._batchers: dict[Link, Batcher] = {}
         self._retry: dict[str, float] = {}
+        self._opening: dict[str, tuple[Key, asyncio.Task[None]]] = {}  # to other nodes: nothing waits for these
+        self._complained: set[str] = set()
+        self._chosen: tuple[object, dict[str, Announcement]] = (None, {})
         self._loop = asyncio.get_running_loop()
 
     async def prepare(self, table: Table) -> None:
@@ -44,42 +59,90 @@ class Links:
 
     async def refresh(self, coming: Collection[Key] = ()) -> None:
         """Close what was withdrawn or left the table, once it is idle; open what is missing."""
-        found = announced(self._socket_dir)
+        near, far = announced(self._config.socket_dir), self._others.known()
+        found = self._choose(near, far)
         for replica, link in list(self._links.items()):
             one = found.get(replica)
             batcher = self._batchers.get(link)
-            wanted = one is not None and self._wanted(one, coming)
-            if not wanted and not link.inflight and (one is None or batcher is None or batcher.idle):
+            left = one is None and not (link.far and replica not in far)  # a list of others may be late: it says itself
+            served = self._served(self._keys[link], coming)
+            if (left or not served) and not link.inflight and (one is None or batcher is None or batcher.idle):
                 self._links.pop(replica).close()
         now = self._loop.time()
         self._retry = {replica: at for replica, at in self._retry.items() if at > now}
         for replica, one in found.items():
-            if replica not in self._links and replica not in self._retry and self._wanted(one, coming):
-                await self._open(one)
+            known = replica in self._links or replica in self._retry or replica in self._opening
+            if not known and self._served(_key(one), coming):
+                await self._open(one, replica in near)
 
     def report(self) -> list[dict[str, object]]:
         return [
-            {"replica": replica, "state": link.state, "load": link.load, "inflight": link.inflight}
+            {"replica": replica, "state": link.state, "load": link.load, "inflight": link.inflight, "far": link.far}
             for replica, link in self._links.items()
         ]
 
-    def _in(self, state: State) -> set[Key]:
-        """The versions that have a link in this state."""
-        return {self._keys[link] for link in self._links.values() if link.state == state}
+    def close(self) -> None:
+        for _, task in self._opening.values():
+            task.cancel()
 
-    def _wanted(self, one: Announcement, coming: Collection[Key]) -> bool:
-        key = (one.model, one.version, one.digest)
+    def _choose(self, near: dict[str, Announcement], far: dict[str, Announcement]) -> dict[str, Announcement]:
+        """Those to be linked to; chosen anew only when something was announced or withdrawn."""
+        seen = (near.keys(), far)
+        if self._chosen[0] == seen:
+            return self._chosen[1]
+        here, there = _by_version(near), _by_version({name: one for name, one in far.items() if name not in near})
+        names = {
+            name
+            for key in here.keys() | there.keys()
+            for name in locality.chosen(self._gateway, here.get(key, ()), there.get(key, ()))
+        }
+        self._chosen = (seen, {name: one for name, one in {**far, **near}.items() if name in names})
+        return self._chosen[1]
+
+    def _in(self, state: State) -> set[Key]:
+        """The versions that have a link in this state; one that is being opened is none yet."""
+        opening = {key for key, _ in self._opening.values()} if state == "suspect" else set()
+        return opening | {self._keys[link] for link in self._links.values() if link.state == state}
+
+    def _served(self, key: Key, coming: Collection[Key]) -> bool:
         return key in coming or self._plane.batcher(*key) is not None
 
-    async def _open(self, one: Announcement) -> None:
+    async def _open(self, one: Announcement, near: bool) -> None:
+        if not near:
+            self._opening[one.replica] = (_key(one), self._loop.create_task(self._open_far(one)))
+            return
         try:
             async with asyncio.timeout(RECONNECT_S):
                 link = await connect(one.socket, lambda link: self._changed(one, link), self._arena)
         except OSError:  # TimeoutError is one
             self._retry[one.replica] = self._loop.time() + RECONNECT_S
         else:
+            self._opened(one, link)
+
+    async def _open_far(self, one: Announcement) -> None:
+        try:
+            if self._trust is None:
+                self._trust = trust(self._config.channel.secret, self._config.channel.tls)
+            async with asyncio.timeout(FAR_S):
+                link = await connect_far(one.address, self._trust, lambda link: self._changed(one, link))
+        except (OSError, ConfigError, Untrusted) as error:
+            if one.replica not in self._complained:
+                log.warning(
+                    "cannot reach replica %s at %s: %s", one.replica, one.address, error or type(error).__name__
+                )
+                self._complained.add(one.replica)
+            self._retry[one.replica] = self._loop.time() + FAR_S
+        else:
+            self._complained.discard(one.replica)
+            self._opened(one, link)
+        finally:
+            self._opening.pop(one.replica, None)
+
+    def _opened(self, one: Announcement, link: Link) -> None:
+        if link.state != "lost":  # already
             self._links[one.replica] = link
-            self._keys[link] = (one.model, one.version, one.digest)
+            self._keys[link] = _key(one)
+            self._attach(link)
 
     def _changed(self, one: Announcement, link: Link) -> None:
         if link.state == "ready":
@@ -100,3 +163,14 @@ class Links:
         if (batcher := self._plane.batcher(hello.model, hello.version, hello.digest)) is not None:
             self._batchers[link] = batcher
             batcher.attach(link)
+
+
+def _key(one: Announcement) -> Key:
+    return (one.model, one.version, one.digest)
+
+
+def _by_version(announcements: Mapping[str, Announcement]) -> dict[Key, set[str]]:
+    found: defaultdict[Key, set[str]] = defaultdict(set)
+    for name, one in announcements.items():
+        found[_key(one)].add(name)
+    return found

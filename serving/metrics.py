@@ -60,6 +60,8 @@ CONTROL: dict[str, Spec] = {  # of the controller, which has a listener of its o
     "replicas": Spec("gauge", "Replicas of a version by state.", (*_MV, "state")),
     "replicas_wanted": Spec("gauge", "Replicas that a version should have at least; 0 where it may sleep.", _MV),
     "model_info": Spec("gauge", "1 for each version that is served.", (*_MV, "digest")),
+    "nodes": Spec("gauge", "Ray nodes that run Gaugeway, by state.", ("state",)),
+    "channel_refusals": Spec("gauge", "Connections to replicas that did not prove the secret, since start."),
     "controller_problem": Spec("gauge", "1 while the controller cannot bring about what is wanted, else 0."),
     "table_generation": NAMES["table_generation"],
     "route_weight": NAMES["route_weight"],
@@ -258,6 +260,9 @@ class Control:
         found = self._status()
         series: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in CONTROL}
         series["table_generation"][()] = [float(found["generation"])]
+        for state in ("ready", "silent"):
+            series["nodes"][(state,)] = [float(sum(node["state"] == state for node in found["nodes"]))]
+        series["channel_refusals"][()] = [float(sum(node["refusals"] for node in found["nodes"]))]
         series["controller_problem"][()] = [float(bool(found["problem"]))]
         for model, entry in found["models"].items():
             for version, one in entry["versions"].items():

@@ -96,9 +96,13 @@ def _entry(
     if not weights or (before is not None and not ready):
         return before
     versions = {
-        v: VersionEntry(manifests[name, v], min(p.max_batch_rows or BATCH_ROWS for p in how.pools), how.cache, *_sleepers(how))
-        for (model, v), how in sorted(plan.versions.items())
-        if model == name
+        v: _entry_of(how, manifests[name, v]) for (model, v), how in sorted(plan.versions.items()) if model == name
     }
     intervals = rebalance(before.policy.intervals, weights) if before else initial(weights)
     return ModelEntry(Policy(name, intervals, tuple(versions), plan.models[name].sticky), versions)
+
+
+def _entry_of(how: Version, manifest: Manifest) -> VersionEntry:
+    """Requests are parted for the pool with the smallest batches; the others join the parts again."""
+    rows = min(pool.max_batch_rows or BATCH_ROWS for pool in how.by_pool.values())
+    return VersionEntry(manifest, rows, how.cache, *_sleepers(how))

@@ -12,23 +12,27 @@ import secrets
 import threading
 import time
 import warnings
+from functools import partial
 from typing import Any
 
 import msgspec
 import uvloop
-from ray import serve
+from ray import get_runtime_context, serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.util import get_node_ip_address
 
 from serving import autoscaler
 from serving.autoscaler import Autoscaler, report
+from serving.berth import claim
 from serving.config import Pool, Resources, restore
-from serving.discovery import Announcement, announce, prepare
+from serving.discovery import Announcement, announce, count_refusal, prepare
 from serving.engine import Engine
 from serving.errors import ModelFailure
 from serving.manifest import MODEL_FILE, Manifest
 from serving.repository import Repository
 from serving.runtime import Session, load, repeated
 from serving.speed import Timed, batch_rows, line, timed
+from serving.trust import trust
 
 log = logging.getLogger("gaugeway.replica")
 
@@ -46,7 +50,8 @@ class Replica:
 
     def __init__(self, config: str, model: str, version: str, pool: str, resources: str, max_batch_rows: int) -> None:
         self._began, began = time.time(), time.monotonic()
-        settings, how = restore(config), msgspec.json.decode(resources, type=Resources)
+        self._node = get_runtime_context().get_node_id()
+        settings, how = claim(restore(config), self._node, os.getppid()), msgspec.json.decode(resources, type=Resources)
         repository = Repository.of(settings)
         manifest = repository.manifest(model, version)
         session = load(manifest, repository.read(manifest, MODEL_FILE), threads=how.threads,
@@ -54,6 +59,7 @@ class Replica:
         times = _times(session, manifest, how, max_batch_rows)
         self._name, self._pool = f"{model}-{version}-{pool}-{secrets.token_hex(4)}", pool
         self._drain_s, self._socket_dir = settings.ray.drain_s, settings.socket_dir
+        self._settings = settings
         self._engine = Engine(manifest, session, replica=self._name, pool=pool,
                               expected_s=times[0].run_s, line=line(times),
                               max_batch_rows=max_batch_rows or batch_rows(times))  # fmt: skip
@@ -66,10 +72,21 @@ class Replica:
         prepare(self._socket_dir)
         socket = self._socket_dir / "replicas" / f"{self._name[-40:]}.sock"
         await self._engine.listen(socket)
+        address = await self._listen_far()
         self._announcement = announce(self._socket_dir, Announcement(
             manifest.model, manifest.version, manifest.digest, self._name, str(socket), os.getpid(),
-            pool=self._pool, began=self._began, load_s=time.monotonic() - began,
+            node=self._node, address=address, pool=self._pool, began=self._began, load_s=time.monotonic() - began,
         ))  # fmt: skip
+
+    async def _listen_far(self) -> str:
+        """For gateways of other nodes, if there can be any; returns where."""
+        channel = self._settings.channel
+        host = channel.host or (_own_address() if self._settings.ray.address else "")
+        if not host or not channel.secret:
+            return ""
+        refused = partial(count_refusal, self._socket_dir)
+        port = await self._engine.listen_far(host, trust(channel.secret, channel.tls), refused)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve a few times a second; `serving.autoscaler` gets it."""
@@ -92,6 +109,12 @@ class Replica:
         drained = asyncio.run_coroutine_threadsafe(self._engine.drain(self._drain_s), self._loop)
         if not await asyncio.wrap_future(drained):
             log.warning("%s: work was left after %s s of draining", self._name, self._drain_s)
+
+
+def _own_address() -> str:
+    """Of this node, as the other nodes of the cluster know it."""
+    address: str = get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
 
 
 def _times(session: Session, manifest: Manifest, how: Resources, most: int) -> tuple[Timed, ...]:

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from serving import config, manifest
 from serving.artifacts import Artifacts
 from serving.config import Config
-from serving.database import Database, changes, desired, generation, versions
+from serving.database import Database, changes, desired, generation, routing, versions
 from serving.errors import BadRequest, Conflict, NotFound, UnknownModel, UnknownVersion
 from serving.manifest import Manifest
+from serving.routing import Table
 
 # What people say and what they give; lineage may be told anew, and what was measured stays as it was measured.
 _COMPARED = ("files", "signature", "task", "prediction", "features", "label", "batch_tolerance")
@@ -143,6 +144,15 @@ class Repository:
             _check_weights(name, weights)
             return _decide(connection, name, msgspec.structs.replace(before, weights=dict(weights)), by, why)
 
+    def apply(self, models: Mapping[str, config.Model], at: int, *, by: str, why: str) -> int:
+        """As `set_model`, all of them or none. Raises Conflict when the state is no longer that of generation `at`."""
+        with self._database.writing() as connection:
+            if (now := _generation(connection)) != at:
+                raise Conflict(f"the registry changed meanwhile: it is at generation {now}, the plan was made at {at}")
+            for name, model in models.items():
+                now = _decide(connection, name, model, by, why)
+            return now
+
     def changes(self) -> list[Change]:
         """All changes of the desired state, oldest first."""
         with self._database.reading() as connection:
@@ -159,6 +169,22 @@ class Repository:
             )
             for row in rows
         ]
+
+    def table(self) -> Table | None:
+        """The routing table that was kept last."""
+        with self._database.reading() as connection:
+            document = connection.scalar(sa.select(routing.c.document))
+        return None if document is None else msgspec.json.decode(document, type=Table)
+
+    def keep_table(self, table: Table) -> None:
+        """Raises Conflict when one of the same or a later generation is kept: another controller goes on."""
+        document = msgspec.json.encode(table).decode()
+        with self._database.writing() as connection:
+            kept = connection.scalar(sa.select(routing.c.generation)) or 0
+            if kept >= table.generation:
+                raise Conflict(f"routing table {table.generation}: generation {kept} is kept already")
+            connection.execute(routing.delete())
+            connection.execute(routing.insert().values(generation=table.generation, document=document))
 
     def _refuse_other(self, new: Manifest) -> None:
         with self._database.reading() as connection:

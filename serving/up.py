@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -14,13 +15,15 @@ from typing import IO, Any
 
 import msgspec
 
-from serving import listeners
+from serving import listeners, reloading
+from serving.berth import held
 from serving.children import sweep
 from serving.config import Config
 from serving.discovery import prepare
 from serving.errors import ConfigError, Conflict, NotReady
 from serving.repository import Repository
 from serving.tls import server_context
+from serving.trust import trust
 
 Progress = Callable[[str], None]
 
@@ -79,12 +82,13 @@ def start(
 
     `unwanted` is asked while this waits: when it says so, KeyboardInterrupt ends the start.
     """
-    _check_exposure(config)
+    check_exposure(config)
     server_context(config.gateway.tls)  # a worker would say it in its log only
+    trust("", config.channel.tls)
     running = Running(config, _lock(config), None)
     try:
         _clean(config)
-        running.config = config = with_ports(config)
+        running.config = config = with_secret(with_ports(config))
         prepare(config.socket_dir)
         Repository.of(config).import_models(config.models)  # SQL is the truth for those it has
         progress("starting Ray")
@@ -100,10 +104,27 @@ def start(
 
 def _clean(config: Config) -> None:
     """Nothing of this data folder runs: end what a predecessor that was killed left, and forget where it listened."""
-    sweep(config.run_dir / "pids")
-    shutil.rmtree(config.socket_dir, ignore_errors=True)
-    shutil.rmtree(config.run_dir / "workers", ignore_errors=True)
+    for berth in held(config):
+        sweep(berth.run_dir / "pids")
+        shutil.rmtree(berth.socket_dir, ignore_errors=True)
+        shutil.rmtree(berth.run_dir / "workers", ignore_errors=True)
+        reloading.forget(berth.run_dir)
     (config.run_dir / "up.json").unlink(missing_ok=True)
+
+
+def with_secret(config: Config) -> Config:
+    """The cluster's secret, which is made where it is not configured and lasts with the data folder."""
+    if config.channel.secret:
+        return config
+    path = config.data / "cluster.secret"
+    if not path.exists():
+        staged = path.with_suffix(".new")
+        staged.unlink(missing_ok=True)
+        staged.touch(0o600)
+        staged.write_text(secrets.token_hex(32))
+        staged.rename(path)
+    channel = msgspec.structs.replace(config.channel, secret=path.read_text().strip())
+    return msgspec.structs.replace(config, channel=channel)
 
 
 def with_ports(config: Config) -> Config:
@@ -137,7 +158,8 @@ def _bind(host: str, port: int, key: str) -> socket.socket:
     return sock
 
 
-def _check_exposure(config: Config) -> None:
+def check_exposure(config: Config) -> None:
+    """Raises ConfigError for listeners that others than this machine could reach without a permission."""
     for key, host in (("gateway", config.gateway.host), ("admin", config.admin.host), ("metrics", config.metrics.host)):
         if not _is_loopback(host) and key != "metrics" and os.environ.get("GAUGEWAY_ALLOW_OPEN") != "1":
             raise ConfigError(

@@ -10,8 +10,9 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -19,9 +20,12 @@ import uvloop
 
 from serving import sleepers
 from serving.arena import Arena
+from serving.berth import end_with_node
 from serving.config import Config, restore
 from serving.dataplane import DataPlane
+from serving.discovery import prepare
 from serving.gateway import Gateway
+from serving.handover import Offer, inherited, listen
 from serving.labelling import Desk
 from serving.links import Links
 from serving.metrics import Page
@@ -34,6 +38,7 @@ log = logging.getLogger("gaugeway.worker")
 
 POLL_S = 0.1
 DRAIN_S = 30.0
+FOLLOW_S = 5.0
 
 
 class TableFile:
@@ -59,9 +64,35 @@ class TableFile:
             return None
 
 
-async def follow(config: Config, plane: DataPlane, slot: int, arena: Arena | None = None) -> None:
+@dataclass
+class Report:
+    """What this worker says of itself to the node: which start it is, what it follows, whether it answers."""
+
+    folder: Path
+    slot: int
+    revision: int = 0
+    listening: bool = False
+    followed: asyncio.Event = field(default_factory=asyncio.Event)  # the control plane was looked at once
+
+    def write(self, generation: int, links: Links) -> None:
+        report = {
+            "slot": self.slot,
+            "pid": os.getpid(),
+            "revision": self.revision,
+            "listening": self.listening,
+            "generation": generation,
+            "links": links.report(),
+        }
+        path = self.folder / f"worker-{self.slot}.json"
+        path.parent.mkdir(exist_ok=True)
+        staged = path.with_suffix(".new")
+        staged.write_bytes(msgspec.json.encode(report))
+        staged.rename(path)
+
+
+async def follow(config: Config, plane: DataPlane, report: Report, arena: Arena | None = None) -> None:
     """Install every new table, link to every new replica, report, for ever."""
-    file, links, said = TableFile(config.run_dir / "table.json"), Links(config.socket_dir, plane, arena), ""
+    file, links, said = TableFile(config.run_dir / "table.json"), Links(config, plane, arena, report.slot), ""
     while True:
         try:
             if (table := file.read()) is not None:
@@ -70,43 +101,25 @@ async def follow(config: Config, plane: DataPlane, slot: int, arena: Arena | Non
                 links.attach()
             await links.refresh()
             sleepers.tell(config.run_dir, plane.asleep())
-            _report(config.run_dir / "workers" / f"worker-{slot}.json", slot, plane.table.generation, links)
+            report.write(plane.table.generation, links)
         except Exception as error:  # the edge of the control plane: whatever it wrote, serving goes on
             if repr(error) != said:
                 log.exception("cannot follow the control plane; the last table stays")
                 said = repr(error)
+        report.followed.set()
         await asyncio.sleep(POLL_S)
 
 
-def _report(path: Path, slot: int, generation: int, links: Links) -> None:
-    """What the node's status says of this worker."""
-    report = {"slot": slot, "pid": os.getpid(), "generation": generation, "links": links.report()}
-    path.parent.mkdir(exist_ok=True)
-    staged = path.with_suffix(".new")
-    staged.write_bytes(msgspec.json.encode(report))
-    staged.rename(path)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket whose port other workers of this gateway share."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind((host, port))
-    sock.listen(1024)
-    sock.setblocking(False)
-    return sock
-
-
-async def serve(config: Config, slot: int) -> None:
+async def serve(config: Config, slot: int, revision: int = 0, descriptor: int = -1) -> None:
+    """Until SIGTERM. It listens on what it inherited as `descriptor`, else on a socket of its own."""
     page = Page(config.run_dir / "metrics" / f"worker-{slot}.page")
     ring_path = config.run_dir / "rings" / f"worker-{slot}.ring"
     ring = RingWriter(ring_path, config.monitors.ring_bytes) if config.monitors.enabled else None
     desk = Desk(config.socket_dir / "monitors.sock")
     plane = DataPlane(config.gateway, page, ring)
     arena = Arena(config.gateway.shared_memory_bytes)
-    following = asyncio.create_task(follow(config, plane, slot, arena))
+    report = Report(config.run_dir / "workers", slot, revision)
+    following = asyncio.create_task(follow(config, plane, report, arena))
     gateway = Gateway(config, plane, desk)
     limits = Limits(max_body_bytes=config.gateway.max_body_bytes)
     server = Server(gateway, limits, gateway.refused, arena.take)
@@ -116,11 +129,20 @@ async def serve(config: Config, slot: int) -> None:
     gc.collect()
     gc.freeze()  # what was imported is never garbage; a full collection among it costs milliseconds
     gc.set_threshold(50_000, 20, 100)
+    end_with_node(config)
+    sock = inherited(descriptor) if descriptor >= 0 else listen(config.gateway.host, config.gateway.port)
+    prepare(config.socket_dir)
     try:
-        await server.listen(listen(config.gateway.host, config.gateway.port), server_context(config.gateway.tls))
+        with suppress(TimeoutError):  # whoever is accepted finds the table, and links to replicas
+            await asyncio.wait_for(report.followed.wait(), FOLLOW_S)
+        await server.listen(sock.dup(), server_context(config.gateway.tls))
+        offer = Offer(sock, config.socket_dir / f"worker-{slot}.door")
+        report.listening = True
         await stop.wait()
+        offer.close()
         await server.drain(DRAIN_S)
     finally:
+        plane.close()
         following.cancel()
         await desk.close()
 
@@ -129,11 +151,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--slot", type=int, default=0)
+    parser.add_argument("--revision", type=int, default=0, help="of the configuration, as the node counts")
+    parser.add_argument("--listen", type=int, default=-1, help="descriptor of an inherited listening socket")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the server listens to it
     config = restore(arguments.config.read_bytes())
-    uvloop.run(serve(config, arguments.slot))
+    uvloop.run(serve(config, arguments.slot, arguments.revision, arguments.listen))
 
 
 if __name__ == "__main__":

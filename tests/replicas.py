@@ -25,8 +25,10 @@ from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
 from serving.manifest import Manifest, decode
 from serving.protocol import Array, Signature, TensorSpec
+from serving.trust import Trust
 
 POISON = -666.0
+SECRET = "the secret of this cluster, which all of its nodes know"
 X, Y = TensorSpec("x", "FP32", (-1, 1)), TensorSpec("y", "FP32", (-1, 1))
 
 
@@ -92,7 +94,10 @@ async def linked(path: Path, changed: Callable[[Link], None] = lambda link: None
 
 
 class ReplicaProcess:
-    """An engine in a process of its own, announced below `folder`, to be killed or stopped."""
+    """An engine in a process of its own, announced below `folder`, to be killed or stopped.
+
+    With a `host` it listens there for other nodes too, who must know SECRET; `within` is a command that runs it.
+    """
 
     def __init__(
         self,
@@ -103,6 +108,8 @@ class ReplicaProcess:
         run_s: float = 0.0,
         offset: float = 0.0,
         max_batch_rows: int = 256,
+        host: str = "",
+        within: Sequence[str] = (),
     ) -> None:
         prepare(folder)
         self.name, self.manifest = name, manifest
@@ -115,9 +122,10 @@ class ReplicaProcess:
             "run_s": run_s,
             "offset": offset,
             "max_batch_rows": max_batch_rows,
+            "host": host,
         }
         spec.write_text(json.dumps({**options, "manifest": json.loads(manifest.encode())}))
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.replicas", str(spec)])
+        self._process = subprocess.Popen([*within, sys.executable, "-m", "tests.replicas", str(spec)])
         self.pid = self._process.pid
 
     def wait_ready(self, timeout_s: float = 20.0) -> None:
@@ -161,7 +169,11 @@ def _main(spec: Mapping[str, object]) -> None:
         engine = Engine(manifest, Function(run, run_s), replica=name, max_batch_rows=most, expected_s=run_s)
         socket = folder / "replicas" / f"{name}.sock"
         await engine.listen(socket)
-        announced = Announcement(manifest.model, manifest.version, manifest.digest, name, str(socket), os.getpid())
+        host = str(spec["host"])
+        address = f"{host}:{await engine.listen_far(host, Trust(SECRET.encode()), lambda: None)}" if host else ""
+        announced = Announcement(
+            manifest.model, manifest.version, manifest.digest, name, str(socket), os.getpid(), address=address
+        )
         path = announce(folder, announced)
         term = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, term.set)

@@ -20,6 +20,7 @@ from serving.metrics import CONTROL
 STATUS: dict[str, Any] = {
     "generation": 7,
     "problem": "version '2' of 'm' does not start: no CPU",
+    "nodes": [{"node": "a", "state": "ready", "refusals": 2}, {"node": "", "state": "silent", "refusals": 0}],
     "models": {
         "m": {
             "weights": {"1": 0.75, "2": 0.25},
@@ -308,6 +309,8 @@ def test_the_controllers_metrics_are_its_status() -> None:
     wanted = {key[1:]: value for key, value in found.items() if key[0] == "gaugeway_replicas_wanted"}
     assert wanted == {("m", "1"): 2, ("m", "2"): 1, ("m", "3"): 0}
     assert found["gaugeway_controller_problem",] == 1
+    assert (found["gaugeway_nodes", "ready"], found["gaugeway_nodes", "silent"]) == (1, 1)
+    assert found["gaugeway_channel_refusals",] == 2
     assert replicas["m", "3", "ready"] == 0.0  # said, so that an alert can see it
 
 

@@ -28,10 +28,10 @@ OF = manifest()
 class Worker:
     """``python -m serving.worker``, its replicas, and a client of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **sections: dict[str, Any]) -> None:
         with listen("127.0.0.1", 0) as probe:
             port = probe.getsockname()[1]
-        self.config: Config = parse({"data_dir": str(folder), "gateway": {"port": port}})
+        self.config: Config = parse({"data_dir": str(folder), "gateway": {"port": port}, **sections})
         self.config.run_dir.mkdir()
         path = self.config.run_dir / "config.json"
         path.write_text(dump(self.config))
