@@ -25,6 +25,11 @@ local q = import '../lib/queries.libsonnet';
   local drifting(labels) = q.by(labels, q.most('model, version, feature', q.metric(
     'drift_alarm', q.version + ', feature!="_all"'
   ))),
+  local alarm(feature) = q.most('model, version, feature', q.metric('drift_alarm', '%s, feature=~"%s"' % [q.version, feature])),
+  local alarmed = '(%s and %s == 1)' % [
+    alarm('.+'),
+    q.most('model, version, feature', 'max_over_time(%s[$__range])' % q.metric('drift_alarm', q.version)),
+  ],
   // The worst of what several nodes say.
   local state = 'max by (model, version) (%s)' % std.join(' or ', [
     '%s * (%s == 1)' % [number, q.most('model, version, state', q.metric(
@@ -122,8 +127,7 @@ local q = import '../lib/queries.libsonnet';
       for p in [50, 90, 99]
     ], 's'),
     panels.timeseries('Burn', 'Since when do which budgets burn too fast, and does it go on?', [
-      panels.query(q.most('model, slo', 'gaugeway:budget_burn:rate%s{%s}' % [window, q.model]),
-                   '{{model}} {{slo}} %s' % window)
+      panels.query(q.most('model', 'gaugeway:budget_burn:rate%s{%s}' % [window, q.model]), '{{model}} %s' % window)
       for window in ['5m', '1h']
     ], lines=burnLines),
     panels.heatmap('Durations',
@@ -173,14 +177,12 @@ local q = import '../lib/queries.libsonnet';
                          [panels.query(state, '{{model}} {{version}}')],
                          states),
     panels.statusHistory('Drift alarms',
-                         'Which features drift, since when?',
-                         [panels.query(q.most('model, version, feature', q.metric('drift_alarm', q.version)),
-                                       '{{model}} {{version}} {{feature}}')],
+                         'Which features drift, since when? Those that did in this range, and all of a version together.',
+                         [panels.query('%s or %s' % [alarm('_all'), alarmed], '{{model}} {{version}} {{feature}}')],
                          { '0': ['no', 'green'], '1': ['alarm', 'red'] }),
-    panels.timeseries('Evidence of drift', 'How near is an alarm? The ten features with the most evidence; 1 is the threshold.', [
-      panels.query('topk(10, %s)' % q.most('model, version, feature', evidence(
-        q.metric('drift_log_e', q.version), q.metric('drift_threshold', q.version)
-      )), '{{model}} {{version}} {{feature}}'),
+    panels.timeseries('Evidence of drift', 'How near is the first feature of a version to an alarm? 1 is the threshold.', [
+      panels.query(q.most('model, version', evidence(q.metric('drift_log_e', q.version), q.metric('drift_threshold', q.version))),
+                   '{{model}} {{version}}'),
     ], lines=[[1, 'red']]),
     panels.timeseries('Size of drift', 'How much did predictions move? 0: as in the reference, 1: wholly others.', [
       panels.query(q.most('model, version', q.metric('drift_effect', q.version + ', feature="_prediction", statistic="ks"')),
@@ -201,6 +203,12 @@ local q = import '../lib/queries.libsonnet';
                       'Is evidence lost, and why?',
                       [panels.query(q.by('reason', q.rate('monitor_dropped_total')), '{{reason}}')],
                       stack=true),
+    panels.timeseries('Missing values', 'Which share of its worst feature does a version not get?', [
+      panels.query(q.most('model, version', q.metric('missing_ratio', q.version)), '{{model}} {{version}}'),
+    ], 'percentunit', max=1),
+    panels.timeseries('Values out of range', 'Which share of its worst feature lies outside of what the reference knows?', [
+      panels.query(q.most('model, version', q.metric('out_of_range_ratio', q.version)), '{{model}} {{version}}'),
+    ], 'percentunit', max=1),
     panels.timeseries('Delay of the monitors',
                       'How old is what the monitors have not read yet?',
                       [panels.query(q.most('instance', q.metric('monitor_lag_seconds')), '{{instance}}')],
@@ -213,8 +221,7 @@ local q = import '../lib/queries.libsonnet';
       panels.query(wanted, '{{model}} {{version}} wanted'),
     ]),
     panels.timeseries('Replicas that take no work', 'Which replicas are there and do not help?', [
-      panels.query(q.by('model, version, state', q.metric('replicas', q.version + ', state!="ready"')),
-                   '{{model}} {{version}} {{state}}'),
+      panels.query(q.by('model, state', q.metric('replicas', q.version + ', state!="ready"')), '{{model}} {{state}}'),
     ], stack=true),
     panels.timeseries('Refused and sent again', 'Do we refuse requests to protect the rest, do replicas die?', [
       panels.query(q.by('model, reason', q.rate('shed_total', q.model)), '{{model}} refused: {{reason}}'),

@@ -77,7 +77,7 @@
   ) {
     local letter(i) = 'Value #' + std.char(std.codepoint('A') + i),
     local indices = std.range(0, std.length(columns) - 1),
-    size:: { w: 24, h: 8 },
+    size:: { w: 24, h: 7 },
     transformations: [
       { id: 'merge', options: {} },
       { id: 'organize', options: {

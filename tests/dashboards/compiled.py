@@ -52,7 +52,7 @@ def alerts() -> tuple[dict[str, Any], ...]:
 def queries(rate_interval: str = "5m") -> list[Query]:
     """Of all panels, annotations and variables, with every variable at "All"."""
     found = [*_of_panels(), *_of_annotations(), *_of_variables()]
-    values = {"$__rate_interval": rate_interval, "$model": ".+", "$version": ".+"}
+    values = {"$__rate_interval": rate_interval, "$__range": "1h", "$model": ".+", "$version": ".+"}
     for name, value in values.items():
         found = [Query(q.where, q.expression.replace(name, value), q.legend, q.instant) for q in found]
     return found
