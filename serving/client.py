@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from serving import listeners
-from serving.config import Config
+from serving.config import Config, Model
 from serving.discovery import alive
 from serving.errors import BadRequest, GaugewayError, NotReady
 
@@ -100,6 +100,41 @@ def route(config: Config, model: str, weights: dict[str, float], why: str, timeo
     raise NotReady(
         f"the weights are stored, but after {timeout_s:g} s not in effect: {found['problem'] or 'replicas start'}"
     )
+
+
+def desired(config: Config) -> tuple[int, dict[str, Model]]:
+    """How models are to be served, and the generation of that."""
+    try:
+        admin = _running(config)["admin"]
+    except NotReady:
+        from serving.repository import Repository  # SQLAlchemy is slow to import, and only needed here
+
+        found = Repository.of(config).desired()
+        return found.generation, found.models
+    told = _call("GET", f"{admin}/admin/v1/models")
+    return told["generation"], msgspec.convert(told["models"], dict[str, Model])
+
+
+def apply(config: Config, models: dict[str, Model], at: int, why: str, timeout_s: float = 60.0) -> str:
+    """Serve `models` in this way, if the registry is still at generation `at`; with a gateway running, return once all
+    replicas that this adds run."""
+    by = getpass.getuser()
+    try:
+        admin = _running(config)["admin"]
+    except NotReady:
+        from serving.repository import Repository
+
+        Repository.of(config).apply(models, at, by=by, why=why)
+        return "stored; no gateway runs"
+    body = msgspec.json.encode({"models": models, "at": at, "by": by, "why": why})
+    generation = _call("PUT", f"{admin}/admin/v1/models", body)["desired_generation"]
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        found = _call("GET", f"{admin}/admin/v1/status")
+        if found["desired_generation"] >= generation and not found["waiting"]:
+            return "in effect"
+        time.sleep(0.2)
+    raise NotReady(f"the models are stored, but after {timeout_s:g} s not in effect: waiting for {found['waiting']}")
 
 
 def label(config: Config, model: str, text: str, progress: Callable[[int, int], None]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ class Cluster:
 
     def __init__(self, config: Config) -> None:
         here = config.ray.address is None
-        local: dict[str, Any] = {"num_cpus": config.ray.cpus, "object_store_memory": 80 * 2**20} if here else {}
+        local: dict[str, Any] = {"num_cpus": config.ray.cpus, "num_gpus": config.ray.gpus,
+                                 "object_store_memory": 80 * 2**20} if here else {}  # fmt: skip
         try:
             ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
                      log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip

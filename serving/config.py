@@ -114,6 +114,7 @@ class RaySection(_Section, frozen=True):
 
     address: str | None = None
     cpus: Positive | None = None
+    gpus: Annotated[int, Meta(ge=0)] | None = None
     health_check_period_s: Seconds = 1.0
     drain_s: Seconds = 20.0
     orphan_s: Seconds = 60.0  # how long a node's processes go on without their Ray node

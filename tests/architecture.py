@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("serving.record",),
     ("serving.routing",),
-    ("serving.planning",),
+    ("serving.applying", "serving.planning"),
     ("serving.sleepers",),
     # what a version is, where it is kept, how its bytes run
     (

@@ -8,14 +8,16 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import admin
-from serving.config import Config, dump, parse
+from serving.config import Config, Model, Pool, Version, dump, parse
 from serving.errors import GaugewayError, UnknownVersion
 from serving.metrics import CONTROL
+from serving.repository import Desired
 
 STATUS: dict[str, Any] = {
     "generation": 7,
@@ -45,6 +47,7 @@ class Desk:
         self.error, self.stopped = error, False
         self.changes: list[tuple[str, dict[str, float], str, str]] = []
         self.renewals: list[Config | None] = []
+        self.applied: list[admin.ModelsChange] = []
         self.answers = threading.Event()
         self.answers.set()
 
@@ -57,6 +60,15 @@ class Desk:
             raise self.error
         self.changes.append((model, weights, by, why))
         return {"model": model, "weights": weights}
+
+    def desired(self) -> Desired:
+        return Desired(3, {"m": Model(weights={"1": 1.0})})
+
+    def apply(self, change: admin.ModelsChange) -> int:
+        if self.error is not None:
+            raise self.error
+        self.applied.append(change)
+        return change.at + 1
 
     def ask_to_stop(self) -> None:
         self.stopped = True
@@ -105,6 +117,22 @@ def test_status_is_what_the_control_says() -> None:
         assert response.json() == STATUS and response.headers["content-type"] == "application/json"
 
     with_api(Desk(), test)
+
+
+def test_models_are_told_and_changed() -> None:
+    desk, pools = Desk(), {"1": Version(pools=(Pool(gpu=0.5), Pool(cpu=1)))}
+    body = msgspec.json.encode({"models": {"m": Model(versions=pools)}, "at": 3, "by": "ann", "why": "GPUs came"})
+
+    async def test(client: httpx.AsyncClient) -> None:
+        told = (await client.get("/admin/v1/models")).json()
+        assert told["generation"] == 3 and told["models"]["m"]["weights"] == {"1": 1.0}
+        assert (await client.put("/admin/v1/models", content=body)).json() == {"desired_generation": 4}
+        for wrong in (b"{", b'{"models": {"m": {"pols": []}}, "at": 3}', b'{"models": {}}'):
+            assert "a change of models" in refused(await client.put("/admin/v1/models", content=wrong), 400)
+
+    with_api(desk, test)
+    (change,) = desk.applied
+    assert change.models["m"].versions == pools and (change.by, change.why) == ("ann", "GPUs came")
 
 
 def test_a_slow_control_holds_up_nobody_else() -> None:
