@@ -72,8 +72,8 @@ def decide(policy: Replicas, history: History, seen: Observation) -> Decision:
     if not history.rising:  # what was there before is a proposal too, or a new start would cut at once
         history = _remember(policy, history, Proposal(seen.now, seen.target))
     proposed = propose(policy, seen)
-    if proposed == 0:  # what idles has been stable for long
-        return Decision(0, History())
+    if proposed == 0 or (seen.target == 0 and not seen.loads):  # it idled for long; or somebody waits for the first
+        return Decision(proposed, History())
     history = _remember(policy, history, Proposal(seen.now, proposed))
     least, greatest = history.rising[0].replicas, history.falling[0].replicas
     return Decision(min(max(seen.target, least), greatest), history)

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.record",),
     ("serving.routing",),
     ("serving.applying", "serving.planning"),
-    ("serving.sleepers",),
+    ("serving.simulation", "serving.sleepers"),
     # what a version is, where it is kept, how its bytes run
     (
         "serving.agreement",
@@ -93,7 +93,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dashboards.__main__",),
 )
 
-FOLDERS = ("serving.codec", "serving.commands", "serving.demo", "serving.migrations", "monitors.drift")
+FOLDERS = ("serving.codec", "serving.commands", "serving.demo", "serving.migrations", "serving.simulation",
+           "monitors.drift")  # fmt: skip
 
 # What the sidecar's package may know of the serving side.
 MONITORS_MAY_IMPORT = (
@@ -125,6 +126,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "fsspec": ("serving.artifacts",),
     "google": ("serving.probe",),  # protobuf, beside onnx
     "lightgbm": ("serving.demo",),
+    "matplotlib": ("serving.simulation",),
     "onnx": ("serving.probe",),
     "onnxmltools": ("serving.demo",),
     "onnxruntime": ("serving.runtime",),
@@ -145,6 +147,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
 LAZY: dict[tuple[str, str], str] = {
     ("serving.up", "serving.cluster"): "parts of Ray's environment are read when it is imported",
     ("serving.commands.demo", "serving.demo.run"): "needs the extra `demo`",
+    ("serving.commands.simulate", "serving.simulation.plot"): "needs the extra `plots`",
     ("serving.commands.registry", "serving.publishing"): "SQL and arrow, for this command alone",
     ("serving.commands.registry", "serving.repository"): "SQL, for two commands alone",
     ("serving.client", "serving.repository"): "SQL, only when no gateway runs",
