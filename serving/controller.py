@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import ray
 from ray import serve
+from ray.serve import context
 from ray.serve.config import ProxyLocation
 
 from serving import admin, planning, reloading
@@ -33,6 +34,7 @@ log = logging.getLogger("gaugeway.controller")
 NAMESPACE, NAME = "gaugeway", "controller"
 FAILED = "DEPLOY_FAILED"
 PERIOD_S = 0.4
+PORTION = 8  # applications that are handed to Serve at once: each takes 400 kB until Serve has it
 
 
 class Controller:
@@ -179,15 +181,18 @@ class Controller:
 
     def _deploy(self, missing: Mapping[PoolKey, Pool]) -> None:
         config = dump(msgspec.structs.replace(self._config, models={})) if missing else ""
-        targets = []
-        for key in sorted(missing.keys() - self._states.keys()):
-            model, version, _ = key
-            app = application(config, model, version, missing[key], self._config.ray.health_check_period_s,
-                              self._config.ray.drain_s)  # fmt: skip
-            targets.append(serve.RunTarget(app, name=name_of(*key), route_prefix=None))
-        if targets:
+        absent = sorted(missing.keys() - self._states.keys())
+        for portion in (absent[at : at + PORTION] for at in range(0, len(absent), PORTION)):
+            targets = [serve.RunTarget(self._application(config, key, missing[key]), name=name_of(*key),
+                                       route_prefix=None) for key in portion]  # fmt: skip
             serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         self._deployed |= missing.keys() - _leaving(self._states)  # those are deployed anew once they are gone
+
+    def _application(self, config: str, key: PoolKey, pool: Pool) -> Any:
+        model, version, _ = key
+        return application(
+            config, model, version, pool, self._config.ray.health_check_period_s, self._config.ray.drain_s
+        )
 
     def _delete(self, unwanted: set[PoolKey]) -> None:
         """Only once they have been unwanted for a while: every worker has the table without them by then."""
@@ -246,10 +251,16 @@ ControllerActor = ray.remote(Controller)
 
 
 def _states() -> dict[PoolKey, str]:
-    """Serve's state of each of our applications."""
-    applications = serve.status().applications
-    keys = {name: name.split(" ") for name in applications if name.count(" ") == 2}
-    return {(key[0], key[1], key[2]): str(applications[name].status.value) for name, key in keys.items()}
+    """Serve's state of each of our applications; none while Serve does not run.
+
+    `serve.status()` says the same and checks every field of every deployment: with a hundred versions that took 0.7 s
+    of a processor a call, and this 2 ms.
+    """
+    client = context._get_global_client(raise_if_no_controller_running=False)
+    overviews = client.list_serve_statuses() if client else []
+    keys = {one.name: one.name.split(" ") for one in overviews if one.name.count(" ") == 2}
+    states = {one.name: str(one.app_status.status.value) for one in overviews}
+    return {(key[0], key[1], key[2]): states[name] for name, key in keys.items()}
 
 
 def _messages() -> dict[PoolKey, str]:
