@@ -1,17 +1,21 @@
 """A session runs what the model says, fails with one sentence, and costs next to nothing over onnxruntime itself."""
 
+import subprocess
+import sys
 import threading
 import time
 import timeit
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from serving.errors import ArtifactCorrupt, BadRequest, ModelFailure, PublishRefused
+from serving import runtime
+from serving.errors import ArtifactCorrupt, BadRequest, ConfigError, ModelFailure, PublishRefused
 from serving.manifest import Manifest
 from serving.protocol import Signature, TensorSpec
-from serving.runtime import Session, load
+from serving.runtime import Session, load, repeated
 from tests import models
 
 
@@ -124,3 +128,45 @@ def test_run_costs_next_to_nothing_over_onnxruntime() -> None:
     ]
     extra_s = (min(ours for _, ours in pairs) - min(theirs for theirs, _ in pairs)) / 500
     assert extra_s < 2e-6
+
+
+def test_a_provider_that_is_not_there_is_an_error_that_names_the_extra() -> None:
+    with pytest.raises(ConfigError, match=r"no CUDAExecutionProvider here, it has .*CPU.*; install the extra `gpu`"):
+        Session(models.linear(), provider="cuda")
+
+
+def test_operators_that_another_provider_leaves_to_the_cpu_are_named_and_counted() -> None:
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = ort.InferenceSession(models.classifier(), options, providers=["CPUExecutionProvider"])
+    assigned = session.get_provider_graph_assignment_info()
+    named = dict(text.split(" x ") for text in runtime._fallen_back(assigned))
+    assert {"ArgMax", "Concat", "Sigmoid"} <= named.keys() and named["ArgMax"] == "1"
+    assert Session(models.classifier()).fallen_back() == []  # there, the CPU is what was asked for
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """In a process of its own: the bound is that of the process."""
+    model = tmp_path / "m.onnx"
+    model.write_bytes(models.mean_over_words())
+    code = f"""
+import numpy as np
+from pathlib import Path
+from serving.errors import ModelFailure
+from serving.runtime import Session
+session = Session(Path({str(model)!r}).read_bytes(), memory_bytes=2**20)
+assert session.run({{"x": np.ones((10, 18, 384), np.float32)}})[0].shape == (10, 384)
+try:
+    session.run({{"x": np.ones((1000, 18, 384), np.float32)}})
+except ModelFailure as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "smaller than requested" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_row_is_repeated_where_rows_are_free() -> None:
+    signature = Signature((TensorSpec("x", "FP32", (-1, 2)), TensorSpec("table", "FP32", (3,))), ())
+    feed = {"x": np.array([[1, 2], [3, 4]], np.float32), "table": np.zeros(3, np.float32)}
+    found = repeated(feed, signature, 4)
+    assert found["x"].tolist() == [[1, 2]] * 4 and found["table"] is feed["table"]

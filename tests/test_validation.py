@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from serving.errors import PublishRefused
 from serving.probe import DOMAINS, inspect
 from serving.protocol import TensorSpec
+from serving.speed import batch_rows
 from serving.validation import Limits, Report, validate
 from tests import models
 
@@ -26,6 +27,14 @@ def test_report_of_a_good_model() -> None:
     assert report.facts == {"producer": "gaugeway-tests", "opset": "ai.onnx 17, ai.onnx.ml 3", "ir_version": "8"}
     assert report.predictions is not None
     np.testing.assert_array_equal(report.predictions[0], [[5], [11], [np.nan]])
+
+
+def test_batches_are_timed_where_rows_may_share_a_run() -> None:
+    times = validate(models.slow(300)).batch_times
+    assert [point.rows for point in times] == [2**n for n in range(9)]
+    assert all(1e-4 < point.run_s < 0.1 for point in times)  # 300 products, whatever the rows
+    assert batch_rows(times) >= 64
+    assert validate(models.row_dependent()).batch_times == ()
 
 
 def test_without_rows_there_are_no_predictions(tmp_path: Path) -> None:
