@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from serving.channel import Link
 from serving.speed import Line, Seat, Speed, choose
 
+FAR_S = 2e-4  # there and back to another node, and the bytes that shared memory would have saved
+
 
 class Pools:
     """`patience_s`: how long a batch may wait for a faster pool while a slower one is idle."""
@@ -15,11 +17,13 @@ class Pools:
         self._patience_s, self._rng = patience_s, rng
         self._speeds: dict[str, Speed] = {}
         self.mixed = False  # there is more than one; else nothing is measured
+        self._afar = False  # some are on other nodes
 
     def changed(self, links: Collection[Link]) -> None:
         """These are the links now."""
         hellos = [link.hello for link in links if link.hello is not None]
         self.mixed = len({hello.pool for hello in hellos}) > 1
+        self._afar = any(link.far for link in links)
         before = self._speeds
         self._speeds = {h.pool: before.get(h.pool) or Speed(Line(h.fixed_s, h.row_s)) for h in hellos}
 
@@ -32,8 +36,13 @@ class Pools:
         return link.hello.max_batch_rows if link.hello is not None else 0
 
     def least_loaded(self, links: Sequence[Link], bound: int) -> Link | None:
-        """The less loaded of two random ones among those that have less than `bound` batches."""
+        """The less loaded of two random ones among those that have less than `bound` batches.
+
+        Where some are on other nodes, one that idles on the own node goes before all.
+        """
         free = [link for link in links if link.state == "ready" and link.inflight < bound]
+        if self._afar:
+            free = [link for link in free if not (link.far or link.inflight or link.load)] or free
         if len(free) < 2:
             return free[0] if free else None
         one, other = self._rng.sample(free, 2)  # in random order, so that equals share the work
@@ -63,7 +72,8 @@ class Pools:
         others = link.load - sum(ours)  # `load` counts ours too
         ahead_s = sum(map(speed.run_s, ours)) + (speed.run_s(others) if others > 0 else 0.0)
         free = link.inflight < bound
-        return Seat(free, ahead_s + speed.run_s(rows) * (1.0 if free else max(1.0, runs)))
+        way_s = FAR_S if link.far else 0.0
+        return Seat(free, way_s + ahead_s + speed.run_s(rows) * (1.0 if free else max(1.0, runs)))
 
 
 def _pool(link: Link) -> str:

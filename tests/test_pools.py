@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from serving.channel import connect_far
 from serving.engine import Engine
 from serving.speed import Line
-from tests.replicas import Function, listening, manifest, until
+from serving.trust import Trust
+from tests.replicas import SECRET, Function, listening, manifest, until
 from tests.test_batching import Desk
 
 FAST_S, SLOW_S = 0.002, 0.04
@@ -97,3 +99,23 @@ def test_when_a_pool_is_gone_the_other_goes_on(tmp_path: Path) -> None:
         assert [await one for one in asked] == [2.0 * k for k in range(50)]
 
     with_pair(tmp_path, test)
+
+
+def test_what_idles_on_the_own_node_goes_first_and_all_share_what_is_too_much_for_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        near, far = (Function(lambda x: 2 * x, FAST_S) for _ in range(2))
+        here, there = (Engine(manifest(), model, expected_s=1.0) for model in (near, far))
+        desk = Desk(manifest(), max_batch_rows=1)
+        async with listening(here, tmp_path / "here"), listening(there, tmp_path / "there"):
+            port = await there.listen_far("127.0.0.1", Trust(SECRET.encode()), lambda: None)
+            await desk.link(tmp_path / "here")
+            link = await connect_far(f"127.0.0.1:{port}", Trust(SECRET.encode()), desk.batcher.changed)
+            await until(lambda: link.state == "ready")
+            desk.batcher.attach(link)
+            assert [await desk.ask(k) for k in range(20)] == [2 * k for k in range(20)]
+            assert (len(near.calls), len(far.calls)) == (20, 0)
+            await asyncio.gather(*(desk.ask(k) for k in range(60)))
+            assert sum(map(len, far.calls)) > 20
+            await desk.close()
+
+    asyncio.run(main())

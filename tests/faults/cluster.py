@@ -17,9 +17,7 @@ from typing import Any
 
 import psutil
 
-NODE: dict[str, Any] = {
-    "num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False, "node_ip_address": "127.0.0.1",
-}  # fmt: skip
+NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
