@@ -175,7 +175,8 @@ class Controller:
         pools = self._plan.pools
         self._deploy({key: pool for key, pool in pools.items() if key not in self._deployed})
         running = planning.running(self._plan, self._states)
-        self._publish(planning.table(self._plan, self._manifests, running, self._table))
+        able = planning.able(self._plan, self._states, self._table)
+        self._publish(planning.table(self._plan, self._manifests, able, self._table))
         kept = _routed(self._table) - running  # what was wanted for them stays until all that is wanted runs
         self._delete({key for key in self._deployed - pools.keys() if key[:2] not in kept})
 

@@ -78,6 +78,16 @@ def running(plan: Plan, states: Mapping[PoolKey, str]) -> set[Key]:
     return set(plan.versions) - down
 
 
+def able(plan: Plan, states: Mapping[PoolKey, str], before: Table) -> set[Key]:
+    """The versions that may get more traffic: those that run, and of those that get some already a part is enough.
+
+    Whoever takes traffic from a bad version must not have to wait for a GPU that is gone.
+    """
+    parts = {key[:2] for key in plan.pools if states.get(key) == RUNNING}
+    some = {(name, v) for name, entry in before.models.items() for v, w in entry.policy.weights.items() if w > 0}
+    return running(plan, states) | (parts & some)
+
+
 def table(plan: Plan, manifests: Mapping[Key, Manifest], running: set[Key], before: Table) -> Table:
     """The table with one generation more than `before`, or `before` itself when nothing changed.
 

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from serving.config import Model, Pool, Version
-from serving.planning import Key, plan, running, table
+from serving.planning import Key, able, plan, running, table
 from serving.routing import Table
 from serving.speed import Timed
 from tests.replicas import manifest
@@ -60,3 +60,13 @@ def test_a_version_runs_when_all_its_pools_do() -> None:
     states = {("m", "1", "cpu"): "RUNNING", ("m", "2", "cpu"): "RUNNING", ("m", "2", "gpu"): "DEPLOYING"}
     assert running(wanted, states) == {("m", "1")}
     assert running(wanted, {**states, ("m", "2", "gpu"): "RUNNING"}) == {("m", "1"), ("m", "2")}
+
+
+def test_a_version_that_gets_traffic_may_get_more_while_one_of_its_pools_is_down() -> None:
+    two = (Pool(gpu=0.25), Pool(cpu=1))
+    wanted = plan({"m": Model(weights={"1": 1.0}, versions={v: Version(pools=two) for v in "123"})},
+                  list(MANIFESTS.values()))  # fmt: skip
+    states = {("m", v, "cpu"): "RUNNING" for v in "12"} | {("m", "3", "gpu"): "DEPLOY_FAILED"}
+    before = _table({"1": 0.5, "3": 0.5}, {("m", "1"), ("m", "3")}, Table())
+    assert running(wanted, states) == set()
+    assert able(wanted, states, before) == {("m", "1")}  # nothing runs of "3", and "2" would be new to it
