@@ -114,6 +114,7 @@ def test_both_containers_of_the_head_are_of_one_ray_and_one_gaugeway() -> None:
         n: theirs[n] for n in ours.keys() & theirs.keys()
     }
     assert ray["volumeMounts"] == gaugeway["volumeMounts"]  # Ray's session and object store
+    assert HEAD["template"]["spec"]["shareProcessNamespace"]  # without it `ray.init` waits for ever
     assert ours.keys() - theirs.keys() == {"GAUGEWAY_ALLOW_OPEN"}
 
 
