@@ -28,11 +28,21 @@ def _print_versions(found: dict[str, Any]) -> None:
     monitors = found["monitors"].get("models", {})
     for name, model in found["models"].items():
         for version, one in model["versions"].items():
-            replicas = "  ".join(f"{r['pid']} {r['state']} {r['load']}" for r in one["replicas"]) or "none"
             silent = "no_data" if found["monitors"]["state"] == "ok" else found["monitors"]["state"]
             state = monitors.get(name, {}).get(version, {}).get("state", silent)
-            table.add_row(name, version, f"{model['weights'].get(version, 0):g}", one["state"], replicas, state)
+            weight = f"{model['weights'].get(version, 0):g}"
+            table.add_row(name, version, weight, one["state"], _replicas(one), state)
     out.print(table)
+
+
+def _replicas(version: dict[str, Any]) -> str:
+    """One a line; of several pools each with its name, and why it has none."""
+    lines = []
+    for pool, how in version["pools"].items():
+        here = [f"{r['pid']} {r['state']} {r['load']}" for r in version["replicas"] if r["pool"] == pool]
+        named = f"{pool}: " if len(version["pools"]) > 1 else ""
+        lines += [named + line for line in here or [f"none, {how['state']}" if named else "none"]]
+    return "\n".join(lines)
 
 
 def _print_processes(found: dict[str, Any]) -> None:
