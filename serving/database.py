@@ -9,6 +9,7 @@ import fcntl
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,20 @@ evidence = sa.Table(
 )
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Of the tables: what a database has (None: nothing yet), and what this Gaugeway makes of it."""
+
+    found: str | None
+    newest: str
+    known: bool  # else a newer Gaugeway made it
+
+
 class Database:
     """Transactions on the registry's database. Raises Unavailable when it cannot be reached or written."""
 
     def __init__(self, url: str) -> None:
-        self._url = sa.make_url(url)
+        self._url = _parsed(url)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         if self._sqlite and self._url.database:
             with self._reachable():
@@ -115,9 +125,7 @@ class Database:
         return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
 
     def _migrate(self) -> None:
-        script = AlembicConfig()
-        script.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        known = [revision.revision for revision in ScriptDirectory.from_config(script).walk_revisions()]
+        script, known = _script()
         if (found := self._revision()) == known[0]:
             return
         if found is not None and found not in known:
@@ -157,12 +165,16 @@ class Database:
             raise Unavailable(f"registry {self._url.render_as_string()}: {error.strerror}") from error
 
 
+def _parsed(url: str) -> sa.URL:
+    """Of PostgreSQL's drivers the one that the extra `postgres` brings, unless the URL names another."""
+    parsed = sa.make_url(url)
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
 def _server_engine(url: sa.URL) -> sa.Engine:
     """PostgreSQL: a connection a transaction. Replicas that idle hold none, and none is stale after a failover."""
     if url.get_backend_name() != "postgresql":
         raise ConfigError(f"[registry] database: expected a URL of sqlite or postgresql, got {url.drivername!r}")
-    if url.drivername == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
     waits = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 1000 * SILENT_S, "keepalives_idle": SILENT_S}
     try:
         return sa.create_engine(url, poolclass=sa.NullPool, connect_args=waits)
@@ -187,3 +199,25 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def layout(url: str) -> Layout:
+    """Looks only: nothing is made and nothing migrated. Raises Unavailable when the database cannot be reached."""
+    _, known = _script()
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        return Layout(None, known[0], True)
+    try:
+        with sa.create_engine(parsed, poolclass=sa.NullPool).connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except exc.SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise Unavailable(f"registry {parsed.render_as_string()}: {cause}") from error
+    return Layout(found, known[0], found is None or found in known)
+
+
+def _script() -> tuple[AlembicConfig, list[str]]:
+    """The migrations, and their names from the newest on."""
+    script = AlembicConfig()
+    script.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return script, [revision.revision for revision in ScriptDirectory.from_config(script).walk_revisions()]

@@ -3,6 +3,7 @@
 With several test processes (``-n``) all that start gateways share one of them: one cluster, one after the other.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from tests import models
 from tests.conformance import models as conformance
 from tests.gateway import Gateway, running
+from tests.postgres import Server, programs
+from tests.postgres import running as postgresql
 
 HERE = Path(__file__).parent
 SLOW = ("conformance", "integration", "faults")  # in this order, after all others
@@ -31,6 +34,15 @@ def _folder(path: Path) -> str:
 def _rank(path: Path) -> int:
     folder = _folder(path)
     return SLOW.index(folder) + 1 if folder in SLOW else 0
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL for all tests of one process; each makes itself a database in it."""
+    if programs() is None and "CI" not in os.environ:
+        pytest.skip("there is no initdb: apt-get install postgresql")
+    with postgresql() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -8,20 +8,46 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
+from uuid import uuid4
 
 import pytest
 
 from serving import config
-from serving.errors import ArtifactCorrupt, BadRequest, Conflict, NotFound, Unavailable, UnknownModel, UnknownVersion
+from serving.errors import (
+    ArtifactCorrupt,
+    BadRequest,
+    ConfigError,
+    Conflict,
+    NotFound,
+    Unavailable,
+    UnknownModel,
+    UnknownVersion,
+)
 from serving.manifest import Feature, Manifest, Prediction
 from serving.protocol import Signature, TensorSpec
 from serving.repository import Repository
+from tests.postgres import Server
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 1)),))
 
 
+ELSEWHERE = "database.url"  # in a test's folder: its database is no file in it
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder for a registry, once with SQLite and once with PostgreSQL."""
+    if request.param == "postgresql":
+        server: Server = request.getfixturevalue("postgres")
+        (tmp_path / ELSEWHERE).write_text(server.database(uuid4().hex))
+    return tmp_path
+
+
 def _open(folder: Path) -> Repository:
-    return Repository(f"sqlite:///{folder}/registry.db", (folder / "artifacts").as_uri())
+    elsewhere = folder / ELSEWHERE
+    database = elsewhere.read_text() if elsewhere.exists() else f"sqlite:///{folder}/registry.db"
+    return Repository(database, (folder / "artifacts").as_uri())
 
 
 def _version(version: str = "1", content: bytes = b"model", model: str = "fraud", **more: object) -> Manifest:
@@ -39,17 +65,17 @@ def _blob(folder: Path, content: bytes) -> Path:
     return next((folder / "artifacts").rglob(sha256(content).hexdigest()))
 
 
-def test_what_is_published_is_read_back(tmp_path: Path) -> None:
+def test_what_is_published_is_read_back(place: Path) -> None:
     made = _version(task="regression", prediction=Prediction("y"), features=(Feature("a", "x"),), lineage={"by": "me"})
-    assert _open(tmp_path).publish(made, {"model.onnx": b"model"})
-    repository = _open(tmp_path)
+    assert _open(place).publish(made, {"model.onnx": b"model"})
+    repository = _open(place)
     assert repository.manifest("fraud", "1") == made
     assert repository.read(made, "model.onnx") == b"model"
     assert repository.published_at("fraud", "1") > 1.6e9
 
 
-def test_the_same_content_again_is_no_news(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_the_same_content_again_is_no_news(place: Path) -> None:
+    repository = _open(place)
     assert repository.publish(_version(), {"model.onnx": b"model"})
     assert not repository.publish(_version(lineage={"source": "elsewhere"}), {"model.onnx": b"model"})
     assert repository.manifest("fraud", "1").lineage == {}
@@ -59,14 +85,14 @@ def test_the_same_content_again_is_no_news(tmp_path: Path) -> None:
     ("other", "what"),
     [(_version(content=b"other"), "files"), (_version(task="regression"), "task")],
 )
-def test_other_content_under_a_version_is_a_conflict(tmp_path: Path, other: Manifest, what: str) -> None:
-    repository = _open(tmp_path)
+def test_other_content_under_a_version_is_a_conflict(place: Path, other: Manifest, what: str) -> None:
+    repository = _open(place)
     repository.publish(_version(), {"model.onnx": b"model"})
     content = b"other" if what == "files" else b"model"
     with pytest.raises(Conflict, match=f"version '1' of 'fraud' exists with other {what}"):
         repository.publish(other, {"model.onnx": content})
     assert repository.manifests() == [_version()]
-    assert len(list((tmp_path / "artifacts" / "sha256").rglob("?" * 64))) == 1  # nothing was stored for it
+    assert len(list((place / "artifacts" / "sha256").rglob("?" * 64))) == 1  # nothing was stored for it
 
 
 def test_names_and_digests_are_checked(tmp_path: Path) -> None:
@@ -79,8 +105,8 @@ def test_names_and_digests_are_checked(tmp_path: Path) -> None:
     assert repository.manifests() == []
 
 
-def test_the_order_of_publication(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_the_order_of_publication(place: Path) -> None:
+    repository = _open(place)
     _publish(repository, "2", "10", "1")
     _publish(repository, "7", model="other")
     assert [m.version for m in repository.manifests("fraud")] == ["2", "10", "1"]
@@ -88,8 +114,8 @@ def test_the_order_of_publication(tmp_path: Path) -> None:
     assert repository.newest("fraud") == "1"
 
 
-def test_what_is_unknown_is_named_with_what_there_is(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_what_is_unknown_is_named_with_what_there_is(place: Path) -> None:
+    repository = _open(place)
     _publish(repository, "3", "5")
     with pytest.raises(UnknownVersion, match="model 'fraud' has no version '7'; it has '3', '5'"):
         repository.manifest("fraud", "7")
@@ -114,7 +140,7 @@ def test_damaged_artifacts_are_refused_and_healed_by_publishing_again(tmp_path: 
 
 
 _KILLED = """
-import json, os, signal, sys
+import json, os, shutil, signal, sys
 from tests.test_repository import _open, _version
 from pathlib import Path
 
@@ -132,11 +158,11 @@ def attempt(folder, step):
     _open(folder).publish(_version(), {"model.onnx": b"model"})
     sys.setprofile(None)
 
-root, step, left = Path(sys.argv[1]), 0, []
+root, step, stride = Path(sys.argv[1]), 0, int(sys.argv[2])
 while True:
-    step += 1
+    step += stride
     folder = root / str(step)
-    folder.mkdir()
+    shutil.copytree(root / "made", folder)
     if (child := os.fork()) == 0:
         attempt(folder, step)
         os._exit(0)
@@ -146,13 +172,16 @@ print(step)
 """
 
 
-def test_killed_at_any_step_a_version_is_absent_or_complete(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
-    )
+@pytest.mark.parametrize(("opened", "stride"), [(True, 1), (False, 7)], ids=["publishing", "migrating"])
+def test_killed_at_any_step_a_version_is_absent_or_complete(tmp_path: Path, opened: bool, stride: int) -> None:
+    (tmp_path / "made").mkdir()
+    if opened:
+        _open(tmp_path / "made")
+    command = [sys.executable, "-c", _KILLED, str(tmp_path), str(stride)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     steps, seen = int(done.stdout), set()
     assert steps > 20
-    for step in range(1, steps + 1):
+    for step in range(stride, steps + 1, stride):
         repository = _open(tmp_path / str(step))
         there = repository.manifests() == [_version()]
         assert there or repository.manifests() == []
@@ -177,13 +206,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()] == []
 
 
-def test_many_open_and_publish_at_once(tmp_path: Path) -> None:
+def test_many_open_and_publish_at_once(place: Path) -> None:
     def publish(number: int) -> bool:
-        return _open(tmp_path).publish(_version(str(number // 2)), {"model.onnx": b"model"})
+        return _open(place).publish(_version(str(number // 2)), {"model.onnx": b"model"})
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(publish, range(16))) == 8
-    assert len(_open(tmp_path).manifests()) == 8
+    assert len(_open(place).manifests()) == 8
 
 
 def test_a_registry_of_a_newer_gaugeway_is_left_alone(tmp_path: Path) -> None:
@@ -209,8 +238,8 @@ def test_artifacts_elsewhere(tmp_path: Path) -> None:
     assert repository.read(repository.manifest("fraud", "1"), "model.onnx") == b"fraud 1"
 
 
-def test_the_desired_state_changes_with_a_generation_and_a_reason(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_the_desired_state_changes_with_a_generation_and_a_reason(place: Path) -> None:
+    repository = _open(place)
     _publish(repository, "1", "2")
     assert (repository.desired().generation, repository.desired().models) == (0, {})
     first = config.Model(sticky="header:x-user", weights={"1": 1.0})
@@ -218,7 +247,7 @@ def test_the_desired_state_changes_with_a_generation_and_a_reason(tmp_path: Path
     assert repository.set_weights("fraud", {"1": 0.25, "2": 0.75}, by="bob", why="better") == 2
     assert repository.set_weights("fraud", {"1": 0.25, "2": 0.75}, by="bob", why="again") == 2
     second = config.Model(sticky="header:x-user", weights={"1": 0.25, "2": 0.75})
-    assert _open(tmp_path).desired().models == {"fraud": second}
+    assert _open(place).desired().models == {"fraud": second}
     changes = repository.changes()
     assert [(c.generation, c.by, c.why, c.model) for c in changes] == [
         (1, "ada", "start", "fraud"),
@@ -237,16 +266,16 @@ def test_the_desired_state_changes_with_a_generation_and_a_reason(tmp_path: Path
         ({"1": 0.5, "3": 0.5}, "model 'fraud' has no version '3'; it has '1', '2'"),
     ],
 )
-def test_wrong_weights_change_nothing(tmp_path: Path, weights: dict[str, float], sentence: str) -> None:
-    repository = _open(tmp_path)
+def test_wrong_weights_change_nothing(place: Path, weights: dict[str, float], sentence: str) -> None:
+    repository = _open(place)
     _publish(repository, "1", "2")
     with pytest.raises((BadRequest, UnknownVersion), match=sentence):
         repository.set_weights("fraud", weights, by="me", why="")
     assert repository.desired().generation == 0 and repository.changes() == []
 
 
-def test_import_takes_what_sql_does_not_have(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_import_takes_what_sql_does_not_have(place: Path) -> None:
+    repository = _open(place)
     _publish(repository, "1", "2")
     _publish(repository, "1", model="other")
     decided = config.Model(weights={"2": 1.0})
@@ -258,8 +287,8 @@ def test_import_takes_what_sql_does_not_have(tmp_path: Path) -> None:
     assert repository.desired().generation == 2
 
 
-def test_import_is_all_or_nothing(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_import_is_all_or_nothing(place: Path) -> None:
+    repository = _open(place)
     _publish(repository, "1")
     good = config.Model(weights={"1": 1.0})
     with pytest.raises(UnknownModel, match="unknown model 'missing'; there are 'fraud'"):
@@ -269,13 +298,13 @@ def test_import_is_all_or_nothing(tmp_path: Path) -> None:
     assert repository.desired().models == {}
 
 
-def test_weights_set_from_many_sides_are_serialised(tmp_path: Path) -> None:
-    repository = _open(tmp_path)
+def test_weights_set_from_many_sides_are_serialised(place: Path) -> None:
+    repository = _open(place)
     _publish(repository, "1", "2")
 
     def shift(number: int) -> int:
         share = number / 100
-        return _open(tmp_path).set_weights("fraud", {"1": share, "2": 1 - share}, by=str(number), why="")
+        return _open(place).set_weights("fraud", {"1": share, "2": 1 - share}, by=str(number), why="")
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(shift, range(1, 25))) == list(range(1, 25))
@@ -283,10 +312,87 @@ def test_weights_set_from_many_sides_are_serialised(tmp_path: Path) -> None:
     assert [c.before for c in changes[1:]] == [c.after for c in changes[:-1]]
 
 
-def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    _open(tmp_path)
+def test_the_stamp_changes_with_whatever_it_stands_for(place: Path) -> None:
+    """While two publish and two decide, whoever saw one stamp twice saw the same versions and the same decision."""
+    repository, seen, done = _open(place), dict[tuple[int, int], tuple[int, int]](), Event()
+    _publish(repository, "1", "2")
+
+    def publish(number: int) -> None:
+        _publish(_open(place), *(str(v) for v in range(10 * number, 10 * number + 6)))
+
+    def decide(number: int) -> None:
+        for k in range(6):
+            share = (10 * number + k) / 100
+            _open(place).set_weights("fraud", {"1": share, "2": 1 - share}, by="me", why="")
+
+    def look() -> None:
+        while not done.is_set():
+            before = repository.stamp()
+            found = repository.desired().generation, len(repository.manifests())
+            if repository.stamp() == before:
+                assert seen.setdefault(before, found) == found
+
+    with ThreadPoolExecutor(5) as pool:
+        looking = pool.submit(look)
+        list(pool.map(publish, (1, 2))), list(pool.map(decide, (1, 2)))
+        done.set()
+        looking.result()
+    assert repository.stamp()[0] == repository.desired().generation == 12
+    assert len(repository.manifests()) == 14 and seen
+
+
+def test_of_two_who_publish_other_content_under_one_version_one_is_told(place: Path) -> None:
+    def publish(content: bytes) -> bool:
+        try:
+            return _open(place).publish(_version(content=content), {"model.onnx": content})
+        except Conflict:
+            return False
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(publish, [b"%d" % k for k in range(6)])) == 1
+    (made,) = _open(place).manifests()
+    assert sha256(_open(place).read(made, "model.onnx")).hexdigest() == made.files["model.onnx"]
+
+
+def test_what_is_read_together_is_of_one_moment(place: Path) -> None:
+    repository, done = _open(place), Event()
+    _publish(repository, "1", "2")
+
+    def decide() -> None:
+        for k in range(1, 12):
+            _open(place).set_weights("fraud", {"1": k / 100, "2": 1 - k / 100}, by="me", why="")
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        deciding = pool.submit(decide)
+        while not done.is_set() and not deciding.done():
+            found = repository.desired()
+            if found.generation:
+                assert found.models["fraud"].weights["1"] == found.generation / 100
+        deciding.result()
+
+
+def test_a_server_that_is_away_is_one_sentence_and_nothing_is_remembered_of_it(postgres: Server) -> None:
+    repository = Repository(postgres.database("away"), "memory://away")
+    _publish(repository, "1")
+    postgres.stop()
+    try:
+        with pytest.raises(Unavailable, match=r"registry postgresql\+psycopg://gaugeway@127.0.0.1.*refused"):
+            repository.stamp()
+    finally:
+        postgres.start()
+    assert repository.newest("fraud") == "1"
+
+
+def test_a_database_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a URL of sqlite or postgresql, got 'mysql'"):
+        Repository("mysql://root@127.0.0.1/x", (tmp_path / "artifacts").as_uri())
+
+
+def test_no_descriptor_is_left_open(place: Path) -> None:
+    _open(place)
     before = sorted(os.listdir("/proc/self/fd"))
-    repository = _open(tmp_path)
+    repository = _open(place)
     _publish(repository, "1")
     repository.read(repository.manifest("fraud", "1"), "model.onnx")
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -2,6 +2,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitors.labels import Label
+from monitors.peers import HEADER, prove
 from serving import config, record
 from serving.config import Config
 from serving.metrics import Page
@@ -31,20 +33,28 @@ DAY = 86400.0
 
 
 class Process:
-    """A real sidecar over a real repository and real rings."""
+    """A real sidecar over a real repository and real rings; of several nodes where `registry` names another folder."""
 
-    def __init__(self, folder: Path, **monitors: Any) -> None:
+    def __init__(self, folder: Path, registry: Path | None = None, database: str = "", **monitors: Any) -> None:
         settings = {
             "event_time": "request", "slot_s": 3600, "block_s": 6 * 3600, "block_rows": 50, "lateness_s": 6 * 3600,
             "label_horizon_s": 30 * DAY, "false_alarms_days": 5, "poll_s": 0.02,
         }  # fmt: skip
         self.config: Config = config.parse(
-            {"data_dir": str(folder), "metrics": {"node_port": 0}, "monitors": settings | monitors}
-        )
+            {
+                "data_dir": str(folder), "metrics": {"node_port": 0}, "monitors": settings | monitors,
+                "channel": {"secret": "what all nodes of this test's cluster know"},
+                "registry": {
+                    "database": database or f"sqlite:///{registry or folder}/registry.db",
+                    "artifacts": ((registry or folder) / "artifacts").as_uri(),
+                },
+            }
+        )  # fmt: skip
         repository = Repository.of(self.config)
         for version in ("1", "2"):
             files = {"model.onnx": version.encode(), "reference.json": profile().encode()}
             repository.publish(manifest(version), files)
+        folder.mkdir(exist_ok=True)
         self._file = folder / "config.json"
         self._file.write_text(config.dump(self.config))
         self._port = self.config.run_dir / "monitors.port"
@@ -74,6 +84,17 @@ class Process:
     def done(self, records: list[Record]) -> bool:
         """Whether the rows of all records are counted and judged."""
         return self.rows() == sum(found.rows for found in records) and bool(self.verdicts()["settled"])
+
+    def peers_address(self) -> str:
+        """Where the other nodes reach it."""
+        with sqlite3.connect(self.config.database_url.removeprefix("sqlite:///")) as connection:
+            (address,) = connection.execute("SELECT address FROM sidecars").fetchone()
+        connection.close()
+        return str(address)
+
+    def as_peer(self, path: str, body: bytes) -> httpx.Response:
+        proof = prove(self.config.channel.secret.encode(), path, body, time.time())
+        return httpx.post(f"http://{self.peers_address()}{path}", content=body, headers={HEADER: proof})
 
     def post(self, content: bytes) -> tuple[int, Any]:
         """Status and document. Raises OSError or HTTPException when the sidecar is away."""
