@@ -54,6 +54,8 @@ def read(process: int, now_s: float) -> Sample:
     """Raises OSError when it has ended."""
     folder = Path("/proc") / str(process)
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    if "RssAnon" not in status:  # it has given its memory back, and waits to be noticed
+        raise ProcessLookupError(f"process {process} has ended")
     own_bytes = int(status["RssAnon"].split()[0]) * 1024
     return Sample(now_s, own_bytes, len(os.listdir(folder / "fd")), int(status["Threads"]))
 

@@ -25,8 +25,8 @@ def test_a_function_of_its_own_goes_before_its_file() -> None:
 
 
 def test_a_real_run(tmp_path: Path) -> None:
-    found, request_s = uvloop.run(stages.measure(tmp_path, connections=4, seconds=1))
-    assert found.total() > 100 and 5e-6 < request_s < 5e-3
+    found, request_s = uvloop.run(stages.measure(tmp_path, connections=4, seconds=2))
+    assert found.total() > 30 and 5e-6 < request_s < 5e-3
     assert {"parse and check tensors", "infer", "write to the client"} <= found.keys()
     assert found[stages.REST] < found.total() / 2
     assert stages.table(found, request_s).count("\n") == len(found) + 2

@@ -14,6 +14,7 @@ import pytest
 from loadtests.open_loop.report import Report
 from loadtests.soak import verdict
 from loadtests.vitals import MOST_GROWTH_BYTES, Growth, Sample, Vitals, growth, read
+from serving.discovery import alive
 
 FLAT = Growth("gateway", 50e6, 50e6, 0.0, 0, 0)
 FINE = Report(1.0, 1.0, 5, 5, 5, {"200": 5}, (), (), 0, 0, (), (), (), 1, 1e-5, 0.1, "")
@@ -61,6 +62,16 @@ def test_a_process_that_ends_is_named() -> None:
         _until(lambda: vitals.ended == ["child"])
     assert {one.name for one in vitals.after(0.0)} == {"self", "child"}
     assert vitals.after(time.monotonic() + 1) == []
+
+
+def test_a_process_that_nobody_has_waited_for_has_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        _until(lambda: not alive(process.pid))  # it is a zombie
+        with pytest.raises(ProcessLookupError, match="has ended"):
+            read(process.pid, 0.0)
+    finally:
+        process.wait()
 
 
 @pytest.mark.parametrize(
