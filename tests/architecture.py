@@ -85,7 +85,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.cluster",),
     ("serving.client", "serving.health", "serving.up"),
     # the demo and the command line
-    ("serving.demo",),
+    ("serving.demo", "serving.doctor"),
     ("serving.commands",),
     ("serving.cli",),
     # what Grafana and Prometheus read
@@ -93,8 +93,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dashboards.__main__",),
 )
 
-FOLDERS = ("serving.codec", "serving.commands", "serving.demo", "serving.migrations", "serving.simulation",
-           "monitors.drift")  # fmt: skip
+FOLDERS = (
+    "serving.codec",
+    "serving.commands",
+    "serving.demo",
+    "serving.doctor",
+    "serving.migrations",
+    "serving.simulation",
+    "monitors.drift",
+)
 
 # What the sidecar's package may know of the serving side.
 MONITORS_MAY_IMPORT = (
@@ -122,6 +129,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
         "serving.demo",
         "serving.labelling",
     ),
+    "cryptography": ("serving.doctor",),
     "alembic": ("serving.database", "serving.migrations"),
     "fsspec": ("serving.artifacts",),
     "google": ("serving.probe",),  # protobuf, beside onnx
@@ -130,6 +138,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "onnx": ("serving.probe",),
     "onnxmltools": ("serving.demo",),
     "onnxruntime": ("serving.runtime",),
+    "packaging": ("serving.doctor",),
     "orjson": ("serving.codec",),
     "platformdirs": ("serving.config", "serving.demo"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),

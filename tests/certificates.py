@@ -11,13 +11,15 @@ from cryptography.x509.oid import NameOID
 
 from serving.config import ChannelTls, Tls
 
+HOUR = timedelta(hours=1)
 
-def write(folder: Path, name: str = "gateway", password: bytes = b"") -> Tls:
+
+def write(folder: Path, name: str = "gateway", password: bytes = b"", valid: timedelta = HOUR) -> Tls:
     """A new pair as `certificate.pem` and `key.pem` of the folder, each replaced at once."""
     key = ec.generate_private_key(ec.SECP256R1())
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    certificate = _signed(key, name).public_bytes(serialization.Encoding.PEM)
+    certificate = _signed(key, name, valid).public_bytes(serialization.Encoding.PEM)
     for file, content in (("key.pem", pem), ("certificate.pem", certificate)):
         (folder / f"{file}.new").write_bytes(content)
         (folder / f"{file}.new").rename(folder / file)
@@ -31,7 +33,7 @@ def of_nodes(folder: Path) -> ChannelTls:
     return ChannelTls(certificate=own.certificate, key=own.key, ca=own.certificate)
 
 
-def _signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
+def _signed(key: ec.EllipticCurvePrivateKey, name: str, valid: timedelta) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     hosts = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
     now = datetime.now(UTC)
@@ -42,7 +44,7 @@ def _signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_after(now + valid)
         .add_extension(hosts, critical=False)
     )
     return unsigned.sign(key, hashes.SHA256())

@@ -78,19 +78,19 @@ def test_other_hosts_are_refused_unless_they_are_allowed(
             up.start(exposed)
     assert not (tmp_path / "data").exists()  # it is the first thing that is looked at
     monkeypatch.setenv("GAUGEWAY_ALLOW_OPEN", "1")
-    up._check_exposure(exposed)
+    up.check_exposure(exposed)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
 def test_loopback_needs_no_permission(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GAUGEWAY_ALLOW_OPEN", raising=False)
-    up._check_exposure(config(gateway={"host": host}, admin={"host": host}, metrics={"host": host}))
+    up.check_exposure(config(gateway={"host": host}, admin={"host": host}, metrics={"host": host}))
 
 
 def test_metrics_may_be_scraped_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GAUGEWAY_ALLOW_OPEN", raising=False)
     for host in ("0.0.0.0", "node.example"):
-        up._check_exposure(config(metrics={"host": host}))
+        up.check_exposure(config(metrics={"host": host}))
 
 
 def test_one_gateway_a_data_folder(tmp_path: Path) -> None:

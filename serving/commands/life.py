@@ -2,11 +2,12 @@
 
 import signal
 import threading
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from serving import client
+from serving import client, daemon
 from serving.commands.console import ConfigFile, err, out
 from serving.config import load
 from serving.up import start
@@ -14,15 +15,21 @@ from serving.up import start
 app = typer.Typer()
 
 
-@app.command(epilog="Example: gaugeway up --config gaugeway.toml")
-def up(config: ConfigFile = None) -> None:
-    """Serve until Ctrl-C or SIGTERM, then drain and stop what was started."""
+@app.command(epilog="Example: gaugeway up --config gaugeway.toml --detach")
+def up(
+    config: ConfigFile = None,
+    detach: Annotated[bool, typer.Option(help="Return when it is ready, and leave it running.")] = False,
+) -> None:
+    """Serve until Ctrl-C, SIGTERM or `gaugeway down`, then drain and stop what was started."""
+    if detach:
+        found = daemon.start(load(config), config, _progress)
+        _tell(found["gateway"], found["admin"], f"{found['metrics']}/metrics", "`gaugeway down` stops")
+        return
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    running = start(load(config), lambda text: err.print(f"[dim]{escape(text)} …"), unwanted=stop.is_set)
-    out.print(f"gateway  {running.gateway_url}\nadmin    {running.admin_url}\nmetrics  {running.metrics_url}")
-    out.print("[bold]ready[/]; Ctrl-C stops", highlight=False)
+    running = start(load(config), _progress, unwanted=stop.is_set)
+    _tell(running.gateway_url, running.admin_url, running.metrics_url, "Ctrl-C stops")
     try:
         while not stop.wait(0.5):
             if running.stop_asked():
@@ -30,6 +37,15 @@ def up(config: ConfigFile = None) -> None:
     finally:
         err.print("[dim]draining …")
         running.stop()
+
+
+def _progress(text: str) -> None:
+    err.print(f"[dim]{escape(text)} …", soft_wrap=True)
+
+
+def _tell(gateway: str, admin: str, metrics: str, how_to_stop: str) -> None:
+    out.print(f"gateway  {gateway}\nadmin    {admin}\nmetrics  {metrics}")
+    out.print(f"[bold]ready[/]; {how_to_stop}", highlight=False)
 
 
 @app.command(epilog="Example: gaugeway down")

@@ -1,29 +1,63 @@
-"""`gaugeway status`: what runs, as tables or JSON."""
+"""`gaugeway status`: what runs, as tables or JSON, once or every second."""
 
-from typing import Any
+import time
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from serving import client
 from serving.commands.console import AsJson, ConfigFile, out, print_json
-from serving.config import load
+from serving.config import Config, load
+from serving.errors import GaugewayError
 
 app = typer.Typer()
+WATCH_S = 1.0
 
 
-@app.command(epilog="Example: gaugeway status --json")
-def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
+@app.command(epilog="Example: gaugeway status --watch")
+def status(
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every second, until Ctrl-C.")] = False,
+) -> None:
     """Models, versions, weights, workers and replicas; monitors with state and losses."""
-    found = client.status(load(config))
-    if as_json:
-        print_json(found)
-        return
-    _print_versions(found)
-    _print_processes(found)
+    settled = load(config)
+    if watch:
+        with suppress(KeyboardInterrupt):
+            _watch(settled)
+    elif as_json:
+        print_json(client.status(settled))
+    else:
+        out.print(_page(client.status(settled)))
 
 
-def _print_versions(found: dict[str, Any]) -> None:
+def _watch(config: Config) -> None:
+    with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+        while True:
+            live.update(_now(config), refresh=True)
+            time.sleep(WATCH_S)
+
+
+def _now(config: Config) -> RenderableType:
+    """A gateway that is away may come back."""
+    moment = Text(time.strftime("%H:%M:%S  Ctrl-C ends"), style="dim")
+    try:
+        return Group(_page(client.status(config)), moment)
+    except GaugewayError as error:
+        return Group(f"[red]{escape(str(error))}", moment)
+
+
+def _page(found: dict[str, Any]) -> RenderableType:
+    return Group(_versions(found), _processes(found), _summary(found))
+
+
+def _versions(found: dict[str, Any]) -> Table:
     table = Table("model", "version", "weight", "state", "replicas (process, state, load)", "monitor")
     monitors = found["monitors"].get("models", {})
     for name, model in found["models"].items():
@@ -32,7 +66,7 @@ def _print_versions(found: dict[str, Any]) -> None:
             state = monitors.get(name, {}).get(version, {}).get("state", silent)
             weight = f"{model['weights'].get(version, 0):g}"
             table.add_row(name, version, weight, one["state"], _replicas(one), state)
-    out.print(table)
+    return table
 
 
 def _replicas(version: dict[str, Any]) -> str:
@@ -45,15 +79,16 @@ def _replicas(version: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _print_processes(found: dict[str, Any]) -> None:
-    table = Table("process", "node", "pid", "state", "restarts", "table")
+def _processes(found: dict[str, Any]) -> Table:
+    table = Table("process", "node", "pid", "state", "restarts", "table", "revision")
     for process in found["workers"]:
         table.add_row(process["name"], process["node"], str(process["pid"]), process["state"],
-                      str(process["restarts"]), str(process.get("generation", "-")))  # fmt: skip
-    out.print(table)
+                      str(process["restarts"]), str(process.get("generation", "-")),
+                      str(process.get("revision", "-")))  # fmt: skip
+    return table
+
+
+def _summary(found: dict[str, Any]) -> Text:
     monitors = found["monitors"]
     lost, problem = monitors.get("lost_rows", 0), f"; {found['problem']}" if found["problem"] else ""
-    out.print(
-        f"monitors: {monitors['state']}, {lost} rows lost; table generation {found['generation']}{problem}",
-        highlight=False,
-    )
+    return Text(f"monitors: {monitors['state']}, {lost} rows lost; table generation {found['generation']}{problem}")

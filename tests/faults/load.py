@@ -91,12 +91,12 @@ class Storm:
 
 
 @contextmanager
-def storm(url: str, model: str, folder: Path, connections: int = 32) -> Iterator[Storm]:
-    """`connections` clients that ask as fast as they are answered until the block ends."""
+def storm(url: str, model: str, folder: Path, connections: int = 32, duration_s: int = 120) -> Iterator[Storm]:
+    """`connections` clients that ask as fast as they are answered until the block ends, `duration_s` at most."""
     script = folder / "storm.lua"
     before, after = body(0.0).decode().split("0.0")
     script.write_text(LUA.replace("BODY(k)", f"'{before}' .. k .. '{after}'"))
-    command = ["wrk", "-t1", f"-c{connections}", "-d120s", "--timeout", "40s", "-s", str(script)]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{duration_s}s", "--timeout", "40s", "-s", str(script)]
     process = subprocess.Popen([*command, f"{url}/v2/models/{model}/infer"], stdout=subprocess.PIPE, text=True)
     counted = Storm()
     try:
