@@ -1,12 +1,11 @@
 """`apply`: the models of the configuration file become what is served."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from serving import client
 from serving.applying import Difference, changed, differences
@@ -28,11 +27,13 @@ def apply(
 
     Models that the file does not name stay as they are.
     """
+    if as_json and not (yes or dry_run):
+        raise typer.BadParameter("--json asks nothing: say --yes or --dry-run")
     settled = load(config)
     at, before = client.desired(settled)
     plan = differences(before, settled.models)
-    if not as_json:
-        _show(plan)
+    for one in [] if as_json else plan:
+        out.print(_line(one), highlight=False, soft_wrap=True)
     effect = "nothing changes"
     if plan and dry_run:
         effect = "not applied"
@@ -47,14 +48,10 @@ def apply(
         out.print(effect)
 
 
-def _show(plan: list[Difference]) -> None:
-    if not plan:
-        return
-    table = Table("key", "registry", "file")
-    for one in plan:
-        table.add_row(escape(one.key), _text(one.before), _text(one.after))
-    out.print(table)
-
-
-def _text(value: Any) -> str:
-    return "-" if value is None else escape(json.dumps(value))
+def _line(one: Difference) -> str:
+    """``+`` what comes, ``-`` what goes, ``~`` what changes."""
+    if one.before is None:
+        return f"[green]+ {escape(f'{one.key} = {json.dumps(one.after)}')}"
+    if one.after is None:
+        return f"[red]- {escape(f'{one.key} = {json.dumps(one.before)}')}"
+    return f"[yellow]~ {escape(f'{one.key} = {json.dumps(one.before)} -> {json.dumps(one.after)}')}"

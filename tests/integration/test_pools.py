@@ -84,7 +84,7 @@ def _remove_under_load(up: Gateway, pid: int) -> None:
         until(lambda: not psutil.pid_exists(pid), "the end of the slow replica")
         answered = load.answered
         until(lambda: load.answered > answered + 20, "answers of the other pool")
-    assert "models.steps.versions.1.pools.slow" in shown and "in effect" in shown
+    assert "- models.steps.versions.1.pools.slow = {" in shown and "in effect" in shown
     assert load.failed == {} and load.wrong == []
     assert _pids(up, {"fast"}) and list(up.status()["models"]["steps"]["versions"]["1"]["pools"]) == ["fast"]
     assert "nothing changes" in up.call("apply").stdout
