@@ -42,14 +42,22 @@ class Prometheus:
         return [_found(series["metric"], [series["value"]]) for series in found["result"]]
 
     def range(self, query: str) -> list[Found]:
+        """A value a second, the last of them now, or when it ended."""
         ended = min(self.ended, time.time())
-        found = self._ask("query_range", query=query, start=str(self.began), end=str(ended), step="1")
+        start = ended - int(ended - self.began)
+        found = self._ask("query_range", query=query, start=str(start), end=str(ended), step="1")
         return [_found(series["metric"], series["values"]) for series in found["result"]]
 
     def series(self, selector: str) -> list[dict[str, str]]:
         """Label sets that there were between `began` and `ended`; what a variable of a dashboard asks for."""
         window = {"start": str(self.began), "end": str(min(self.ended, time.time()))}
         return list(self._ask("series", **{"match[]": selector}, **window))
+
+    def troubles(self) -> list[str]:
+        """Of rules that could not be evaluated."""
+        groups = self._ask("rules")["groups"]
+        return [f"{rule['name']}: {rule['lastError']}" for group in groups for rule in group["rules"]
+                if rule["health"] != "ok"]  # fmt: skip
 
     def _ask(self, what: str, **parameters: str) -> Any:
         answer = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=20).json()
@@ -75,14 +83,14 @@ def scraping(folder: Path, jobs: Mapping[str, int], rules: Mapping[str, str]) ->
         ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
-    port, log = _free_port(), folder / "log"
+    port, log = free_port(), folder / "log"
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         found = Prometheus(f"http://127.0.0.1:{port}", time.time())
-        until(lambda: _answers(found.url) or process.poll() is not None, "Prometheus")
+        until(lambda: answers(found.url) or process.poll() is not None, "Prometheus")
         assert process.poll() is None, log.read_text()
         yield found
     finally:
@@ -90,12 +98,14 @@ def scraping(folder: Path, jobs: Mapping[str, int], rules: Mapping[str, str]) ->
         process.wait(30)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of loopback; whoever takes it first has it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a Prometheus or an Alertmanager is ready."""
     try:
         return httpx.get(f"{url}/-/ready").status_code == 200
     except httpx.TransportError:

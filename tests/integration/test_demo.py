@@ -3,92 +3,23 @@
 import csv
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom
 
 from serving.demo.flights import FEATURES, source
+from tests.integration.demonstration import DAYS, Done
 
-DAYS = 4
 START = datetime.fromisoformat("2013-04-01T00:00:00+00:00").timestamp()
 END = START + DAYS * 86400
-GAUGEWAY = Path(sys.executable).with_name("gaugeway")
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@dataclass
-class Done:
-    """A demo that ran to its end, was asked by its own curl, and was then stopped with Ctrl-C."""
-
-    folder: Path
-    summary: dict[str, Any]
-    output: str
-    curl: str
-    code: int
-    left: list[int]  # processes that should be gone
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    folder = tmp_path_factory.mktemp("demo")
-    command: list[str | Path] = [GAUGEWAY, "demo", "--days", str(DAYS)]
-    command += ["--summary", folder / "demo.json", "--data-dir", folder / "data"]
-    with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, start_new_session=True)
-        try:
-            output = _until(folder / "stdout", "gaugeway status --config", process, 240)
-            asked = re.search(r"^curl .*?'\n", output, re.DOTALL | re.MULTILINE)
-            assert asked is not None
-            answer = subprocess.run(asked[0], shell=True, capture_output=True, text=True, timeout=30)
-            children = psutil.Process(process.pid).children(recursive=True)
-            started = [child.pid for child in children] + _pids(folder / "data")
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-            code = process.wait(60)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(60)
-    summary = json.loads((folder / "demo.json").read_text())
-    left = [pid for pid in started if _runs(pid)]
-    yield Done(folder, summary, output, answer.stdout, code, left)
-
-
-def _until(path: Path, text: str, process: "subprocess.Popen[bytes]", timeout_s: float) -> str:
-    give_up = time.monotonic() + timeout_s
-    while text not in (said := path.read_text()):
-        errors = path.with_name("stderr").read_text()[-3000:]
-        assert process.poll() is None, f"the demo ended early with {process.returncode}: {said[-3000:]} {errors}"
-        assert time.monotonic() < give_up, f"no {text!r} after {timeout_s} s: {said[-3000:]} {errors}"
-        time.sleep(0.2)
-    return said
-
-
-def _pids(folder: Path) -> list[int]:
-    return [int(path.read_text().split()[0]) for path in (folder / "gateway" / "run" / "pids").iterdir()]
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_nothing_failed_and_nothing_was_lost(done: Done) -> None:
