@@ -102,8 +102,8 @@ def simulate(trace: Trace, setting: Setting) -> Run:
     pool = Pool(setting, step_s, _first(trace, setting))
     columns = np.empty((4, len(at_s)))
     for i, now in enumerate(at_s):
-        ready, done_s = pool.ready(float(now)), pool.step(float(now), int(arrived[i]))
-        columns[:, i] = pool.wanted, ready, pool.work_s / setting.request_s, done_s
+        working, done_s = pool.ready(float(now)), pool.step(float(now), int(arrived[i]))
+        columns[:, i] = pool.wanted, working, pool.work_s / setting.request_s, done_s
     wanted, ready, waiting, done = columns
     return Run(step_s, at_s, arrived, wanted, ready, waiting, _waits(arrived * setting.request_s, done, step_s))
 
