@@ -75,8 +75,17 @@ def _replicas(version: dict[str, Any]) -> str:
     for pool, how in version["pools"].items():
         here = [f"{r['pid']} {r['state']} {r['load']}" for r in version["replicas"] if r["pool"] == pool]
         named = f"{pool}: " if len(version["pools"]) > 1 else ""
-        lines += [named + line for line in here or [f"none, {how['state']}" if named else "none"]]
+        lines += [named + line for line in here or [_none(how, bool(named))]]
+        if (start := how.get("cold_start")) is not None:
+            lines.append(f"{named}woken in {start['total_s']:.1f} s, {start['load_s']:.1f} of them for the model")
     return "\n".join(lines)
+
+
+def _none(pool: dict[str, Any], named: bool) -> str:
+    """Why a pool has no replica."""
+    if pool["state"] == "RUNNING" and pool["wanted_replicas"] == 0:
+        return "asleep"
+    return f"none, {pool['state']}" if named else "none"
 
 
 def _processes(found: dict[str, Any]) -> Table:
