@@ -41,6 +41,7 @@ from monitors.questions import (
     Straying,
 )  # fmt: skip
 from monitors.station import Station
+from serving.berth import end_with_node
 from serving.config import Config, restore
 from serving.database import Database
 from serving.errors import Conflict, Unavailable
@@ -288,6 +289,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # records come in thousands of small objects and make no cycles
     config = restore(arguments.config.read_bytes())
+    end_with_node(config)
     run(config, arguments.node, arguments.address, Repository.of(config))
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger("gaugeway.nodes")
 ANSWER_S = 1.0  # that all are waited for, each time
 STATUS_S = 5.0
 STOP_S = 80.0  # for a node's processes to drain and end
+# Ray's processes kill their children when they end: gateway workers would not finish what they have.
+_OUTLIVED = {"RAY_kill_child_processes_on_worker_exit": "0"}
 FIRST_S = 10.0  # for a node that joined to say what it has, before others are told without it
 
 
@@ -111,7 +113,7 @@ class Nodes(Mapping[str, Any]):
     def _actor(self, node: str, config: str, revision: int) -> Any:
         return NodeActor.options(
             name=f"node-{node}", namespace=self._namespace, lifetime="detached", get_if_exists=True, num_cpus=0,
-            max_restarts=-1, max_concurrency=4,
+            max_restarts=-1, max_concurrency=4, runtime_env={"env_vars": _OUTLIVED},
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(config, node, revision)  # fmt: skip
 

@@ -64,7 +64,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("monitors.exchange", "monitors.peers", "monitors.post"),
     ("monitors.inlet",),
     ("monitors.listener",),
-    ("monitors.sidecar",),
     ("serving.publishing",),
     ("serving.tls",),
     # how bytes reach a replica
@@ -74,6 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.connection", "serving.pools"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.berth", "serving.fleet", "serving.recorder"),
+    ("monitors.sidecar",),
     ("serving.recall", "serving.parts"),
     ("serving.dataplane",),
     ("serving.inference", "serving.links"),
@@ -112,6 +112,7 @@ MONITORS_MAY_IMPORT = (
 # Beyond that, a file and what it needs.
 MONITORS_ALSO_IMPORT: tuple[tuple[str, str], ...] = (
     ("monitors.archive", "serving.database"),
+    ("monitors.sidecar", "serving.berth"),
     ("monitors.sidecar", "serving.database"),
     ("monitors.sidecar", "serving.repository"),
     ("monitors.sidecar", "serving.metrics"),

@@ -104,12 +104,19 @@ def running(
         file = folder / f"{name}.onnx"
         file.write_bytes(model)
         gaugeway("publish", name, str(file), "--config", str(config))
-    log = folder / "up.log"
-    with log.open("wb") as output:
+    with started(config, data) as up:
+        yield up
+
+
+@contextmanager
+def started(config: Path, data: Path) -> Iterator[Gateway]:
+    """`gaugeway up`, until the block ends."""
+    log, up = config.parent / "up.log", data / "run" / "up.json"
+    up.unlink(missing_ok=True)  # of one that was killed
+    with log.open("ab") as output:
         command = [sys.executable, "-m", "serving.cli", "up", "--config", str(config)]
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     try:
-        up = data / "run" / "up.json"
         until(lambda: up.exists() or process.poll() is not None, "`gaugeway up`", 90)
         assert process.poll() is None, log.read_text()
         yield Gateway(config, data, process, json.loads(up.read_text())["gateway"])

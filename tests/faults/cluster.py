@@ -33,7 +33,10 @@ ENVIRONMENT = {
 
 @dataclass
 class Cluster:
-    """The first node is the head. Every call returns when it is done."""
+    """The first node is the head, which has this machine's address, so that who joins from here belongs to it.
+
+    Every call returns when it is done.
+    """
 
     process: "subprocess.Popen[str]"
     address: str = ""
@@ -79,7 +82,8 @@ def cluster(count: int) -> Iterator[Cluster]:
     finally:
         family = psutil.Process(process.pid).children(recursive=True)
         process.communicate(timeout=60)
-        psutil.wait_procs(family, timeout=10)
+        for left in psutil.wait_procs(family, timeout=3)[1]:  # Ray's agents take their time
+            left.kill()
         shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
             if value is None:
@@ -103,7 +107,8 @@ def _main(folder: str) -> None:
     for line in sys.stdin:
         what, number = json.loads(line)
         if what == "add":
-            nodes.append(made.add_node(**NODE, **({} if nodes else {"temp_dir": folder})))
+            own: dict[str, Any] = {"node_ip_address": f"127.0.0.{len(nodes) + 1}"} if nodes else {"temp_dir": folder}
+            nodes.append(made.add_node(**NODE, **own))
         elif what == "kill":
             kill(number, "raylet")
         else:
