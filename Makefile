@@ -14,7 +14,7 @@ UV ?= $(BIN)/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(UPGRADE)
 
 # Debian packages that tests call: command:package
-SYSTEM := wrk:wrk /usr/lib/postgresql/*/bin/initdb:postgresql promtool:prometheus amtool:prometheus-alertmanager
+SYSTEM := wrk:wrk /usr/lib/postgresql/*/bin/initdb:postgresql promtool:prometheus amtool:prometheus-alertmanager jsonnetfmt:jsonnet
 
 .PHONY: help setup dev system demo test lint bench soak dashboards lock clean
 

@@ -123,8 +123,9 @@ local q = import '../lib/queries.libsonnet';
         'Inputs are no longer those that a version was trained on',
         |||
           {{ $value }} of the drift detectors of version {{ $labels.version }} of model {{ $labels.model }} alarm:
-          {{ range $i, $found := printf "max by (feature) (gaugeway_drift_alarm{model=%q,version=%q,feature!='_prediction'}
-          == 1)" $labels.model $labels.version | query | sortByLabel "feature" }}{{ if $i }}, {{ end }}{{ $found.Labels.feature }}{{ end }}.
+          {{- range $i, $found := printf "max by (feature) (gaugeway_drift_alarm{model=%q,version=%q,feature!='_prediction'}
+          == 1)" $labels.model $labels.version | query | sortByLabel "feature" }}{{ if $i }},{{ end }}
+          {{ $found.Labels.feature }}{{ end }}.
         |||,
         ['model', 'version'],
       ),

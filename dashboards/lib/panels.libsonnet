@@ -75,7 +75,8 @@
   table(title, question, keys, columns):: panel(
     'table', title, question, [kinds.query(column.expr, instant=true, format='table') for column in columns], 'short'
   ) {
-    local letter(i) = 'Value #' + std.char(std.codepoint('A') + i),
+    // As Grafana calls the values of a query: of the only one it is just this.
+    local letter(i) = if std.length(columns) == 1 then 'Value' else 'Value #' + std.char(std.codepoint('A') + i),
     local indices = std.range(0, std.length(columns) - 1),
     size:: { w: 24, h: 7 },
     transformations: [

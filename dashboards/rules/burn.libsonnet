@@ -28,7 +28,8 @@ local matchers(objectives) = [
 {
   local config = $._config,
   local budget = '%dd' % config.budget_days,
-  local windows = std.set([w.long for w in config.burn_windows] + [w.short for w in config.burn_windows]),
+  local shown = ['5m', '1h'],  // by the overview
+  local windows = std.set(shown + [w.long for w in config.burn_windows] + [w.short for w in config.burn_windows]),
   local isLong(window) = std.member(['d', 'h'], window[std.length(window) - 1]) && window != '1h',
   local models = matchers(config.objectives),
 

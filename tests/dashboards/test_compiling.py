@@ -18,6 +18,17 @@ def test_what_is_committed_is_what_the_sources_compile_to() -> None:
     assert {path.name: path.read_text() for path in OUT.iterdir()} == compiled()
 
 
+def test_the_sources_are_formatted() -> None:
+    """After a change: `jsonnetfmt -i dashboards/*.libsonnet dashboards/*/*.libsonnet`."""
+    sources = sorted(HERE.rglob("*.libsonnet"))
+    assert sources and subprocess.run(["jsonnetfmt", "--test", *sources], timeout=60).returncode == 0
+
+
+def test_windows_may_be_others() -> None:
+    rules = compiled({"burn_windows": [{"long": "2h", "short": "10m", "factor": 9, "hold": "5m", "severity": "page"}]})
+    assert "rate2h" in rules["alerts.yaml"] and "gaugeway:budget_burn:rate1h" in rules["rules.yaml"]
+
+
 def test_a_setting_reaches_every_link(tmp_path: Path) -> None:
     done = run("--set", "grafana_url=https://grafana.example", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -20,9 +20,11 @@ def test_every_table_has_the_columns_it_is_ordered_by() -> None:
     for where, panel in compiled.panels():
         if panel["type"] == "table":
             _, organize = panel["transformations"]
-            keys = {name for name in organize["options"]["indexByName"] if not name.startswith("Value #")}
+            keys = {name for name in organize["options"]["indexByName"] if name.split()[0] != "Value"}
             for target in panel["targets"]:
                 assert labels_of(target["expr"].replace("$__rate_interval", "5m"), compiled.known()) == keys, where
+            values = {f"Value #{target['refId']}" for target in panel["targets"]}
+            assert set(organize["options"]["renameByName"]) == (values if len(values) > 1 else {"Value"})
             titles = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
             assert titles == set(organize["options"]["renameByName"].values())
 
