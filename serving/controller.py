@@ -57,6 +57,7 @@ class Controller:
         self._nodes = Nodes(NAMESPACE)
         self._problem, self._connected, self._reconciled = "", False, False
         self._stamp = (-1, -1)  # of the desired state that the plan follows
+        self._done = -1  # its generation, once Serve was told and its states were seen
         self._stopping = threading.Event()
         self._stop_asked = threading.Event()
         self._retired: dict[PoolKey, float] = {}
@@ -71,7 +72,7 @@ class Controller:
         return {
             "generation": self._table.generation, "problem": "; ".join(filter(None, problems)),
             "revision": self._revision.number, "controller": os.getpid(),
-            "desired_generation": self._stamp[0], "waiting": self.ready(),
+            "desired_generation": self._done, "waiting": self.ready(),
             "changing": self._followed != self._revision.number,
             "nodes": [{"node": n["node"], "state": "ready" if n["node"] else "silent", "refusals": n["refusals"]}
                       for n in nodes],
@@ -173,12 +174,15 @@ class Controller:
         self._configure()
         self._states = _states()
         pools = self._plan.pools
-        self._deploy({key: pool for key, pool in pools.items() if key not in self._deployed})
+        changed = {key: pool for key, pool in pools.items() if key not in self._deployed}
+        self._deploy(changed)
         running = planning.running(self._plan, self._states)
         able = planning.able(self._plan, self._states, self._table)
         self._publish(planning.table(self._plan, self._manifests, able, self._table))
         kept = _routed(self._table) - running  # what was wanted for them stays until all that is wanted runs
         self._delete({key for key in self._deployed - pools.keys() if key[:2] not in kept})
+        if not changed:
+            self._done = self._stamp[0]
 
     def _deploy(self, missing: Mapping[PoolKey, Pool]) -> None:
         config = dump(msgspec.structs.replace(self._config, models={})) if missing else ""
