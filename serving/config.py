@@ -82,10 +82,14 @@ class Metrics(_Section, frozen=True):
 
 
 class Registry(_Section, frozen=True):
-    """Metadata and desired state by SQL URL, artifacts by fsspec URL. Empty: below `data_dir`."""
+    """Metadata and desired state by SQL URL, artifacts by the URL of a folder or an object store.
+
+    Empty: below `data_dir`.
+    """
 
     database: str = ""
     artifacts: str = ""
+    cache_bytes: Annotated[int, Meta(ge=0)] = 10 * 2**30  # of what an object store gave, per node; 0: none
 
 
 class Monitors(_Section, frozen=True):

@@ -7,6 +7,7 @@ killed, the version is absent or complete. The desired state carries a generatio
 import time
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 
 import msgspec
 import sqlalchemy as sa
@@ -43,18 +44,18 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """Published versions and the desired state, by a SQL URL and an artifact URL.
+    """Published versions and the desired state, by a SQL URL and an artifact URL; `cache` is `Artifacts`'.
 
     Every method raises Unavailable when one of the two cannot be reached.
     """
 
-    def __init__(self, database_url: str, artifacts_url: str) -> None:
+    def __init__(self, database_url: str, artifacts_url: str, cache: Path | None = None, cache_bytes: int = 0) -> None:
         self._database = Database(database_url)
-        self._artifacts = Artifacts(artifacts_url)
+        self._artifacts = Artifacts(artifacts_url, cache, cache_bytes)
 
     @classmethod
     def of(cls, config: Config) -> "Repository":
-        return cls(config.database_url, config.artifacts_url)
+        return cls(config.database_url, config.artifacts_url, config.data / "cache", config.registry.cache_bytes)
 
     def publish(self, new: Manifest, files: Mapping[str, bytes]) -> bool:
         """Make a version: True when it is new, False when the same content was there.

@@ -232,12 +232,6 @@ def test_what_cannot_be_reached(tmp_path: Path) -> None:
         _open(Path("/proc/nowhere"))
 
 
-def test_artifacts_elsewhere(tmp_path: Path) -> None:
-    repository = Repository(f"sqlite:///{tmp_path}/r.db", "memory://elsewhere")
-    _publish(repository, "1")
-    assert repository.read(repository.manifest("fraud", "1"), "model.onnx") == b"fraud 1"
-
-
 def test_the_desired_state_changes_with_a_generation_and_a_reason(place: Path) -> None:
     repository = _open(place)
     _publish(repository, "1", "2")
@@ -372,8 +366,10 @@ def test_what_is_read_together_is_of_one_moment(place: Path) -> None:
         deciding.result()
 
 
-def test_a_server_that_is_away_is_one_sentence_and_nothing_is_remembered_of_it(postgres: Server) -> None:
-    repository = Repository(postgres.database("away"), "memory://away")
+def test_a_server_that_is_away_is_one_sentence_and_nothing_is_remembered_of_it(
+    tmp_path: Path, postgres: Server
+) -> None:
+    repository = Repository(postgres.database("away"), (tmp_path / "artifacts").as_uri())
     _publish(repository, "1")
     postgres.stop()
     try:

@@ -92,7 +92,7 @@ def watch(trio: Trio, records: list[Record], labels: list[Label], kill: Callable
 
 
 def test_verdicts_of_three_equal_those_of_one_whoever_is_killed(tmp_path: Path, postgres: Server) -> None:
-    records, labels = stream(2500, spacing_s=120, shift=1.0)
+    records, labels = stream(1500, spacing_s=180, shift=1.0)
     straight, _ = observe(tmp_path / "straight", 0, records, labels)
     trio = Trio(tmp_path / "trio", postgres.database("trio"))
 
