@@ -4,7 +4,9 @@ Import it only after `serving.up` has set Ray's environment: parts of it are rea
 """
 
 import logging
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,6 +28,7 @@ class Cluster:
         try:
             ray.init(config.ray.address or "local", namespace=NAMESPACE, include_dashboard=False if here else None,
                      log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
+            _hide_token()
             self._controller: Any = ControllerActor.options(
                 name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
                 scheduling_strategy=_here(),
@@ -66,3 +69,10 @@ class Cluster:
 def _here() -> NodeAffinitySchedulingStrategy:
     """The controller belongs to this machine, where its listeners are looked for; to another one if this is lost."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def _hide_token() -> None:
+    """Ray writes the token it makes into a file that everybody may read, and whoever has it runs code here."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    with suppress(FileNotFoundError, PermissionError):  # none, or somebody else's to protect
+        path.chmod(0o600)
