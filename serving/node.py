@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import ray
+from ray.util import get_node_ip_address
 
 from serving import listeners, reloading
 from serving.berth import claim
@@ -187,7 +188,14 @@ def _sidecar(config: Config, path: Path, name: str) -> Child | None:
     if not config.monitors.enabled:
         return None
     log_path = config.logs / "sidecar.log"
-    return Child("sidecar", "monitors.sidecar", [str(path), "--node", name], config.run_dir / "pids", log_path)
+    far = config.channel.host or (_own_address() if config.ray.address else "")  # as replicas listen for other nodes
+    arguments = [str(path), "--node", name, *(["--address", far] if far else [])]
+    return Child("sidecar", "monitors.sidecar", arguments, config.run_dir / "pids", log_path)
+
+
+def _own_address() -> str:
+    address: str = get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
 
 
 def _write(path: Path, text: str) -> Path:
