@@ -14,9 +14,10 @@ ARG VARIANT=cpu
 FROM ${PYTHON_IMAGE} AS wheels
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-COPY deploy/container/build.lock requirements.lock ./
+COPY deploy/container/build.lock deploy/container/extras.lock requirements.lock ./
 RUN python -m pip install --require-hashes --requirement build.lock
-RUN python -m pip wheel --require-hashes --no-build-isolation --requirement requirements.lock --wheel-dir /wheels
+RUN python -m pip wheel --require-hashes --no-build-isolation --wheel-dir /wheels \
+    --requirement requirements.lock --requirement extras.lock
 COPY pyproject.toml README.md ./
 COPY serving serving
 COPY monitors monitors
@@ -25,7 +26,7 @@ RUN python -m pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /w
 # Of the wheels only what serving needs; those of the demo stay behind.
 FROM wheels AS environment-cpu
 RUN python -m venv --without-pip /opt/gaugeway
-RUN python -m pip --python /opt/gaugeway install --no-index --find-links /wheels gaugeway
+RUN python -m pip --python /opt/gaugeway install --no-index --find-links /wheels "gaugeway[postgres,objectstore]"
 
 # The same with the ONNX Runtime that knows CUDA; both are the package `onnxruntime`, so one has to go.
 FROM environment-cpu AS environment-gpu

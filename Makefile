@@ -63,6 +63,10 @@ lock: dev
 	$(COMPILE) pyproject.toml --extra demo --extra dev --constraint requirements.lock \
 	    $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) --output-file tests/requirements.lock
 	sed -i '/^# The following packages were excluded/,$$d' tests/requirements.lock
+	for list in deploy/container/*.in; do \
+	    $(COMPILE) $$list --constraint requirements.lock --constraint tests/requirements.lock \
+	        --output-file $${list%.in}.lock || exit 1; \
+	done
 	for list in loadtests/peers/*.in; do \
 	    $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) \
 	        $$list --output-file $${list%.in}.txt || exit 1; \

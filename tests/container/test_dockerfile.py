@@ -7,9 +7,11 @@ the environment find them in that of the tests; `make soak` runs all.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,15 @@ def test_both_variants_run_the_same_release_of_onnxruntime() -> None:
     lock, gpu = ((ROOT / name).read_text() for name in ("requirements.lock", "deploy/container/gpu.lock"))
     assert _pinned(gpu, "onnxruntime-gpu") == _pinned(lock, "onnxruntime")
     assert _pinned(gpu, "numpy") == _pinned(lock, "numpy")
+
+
+def test_the_extras_of_the_image_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.search(r'"gaugeway\[([a-z,]+)\]"', TEXT)
+    assert named
+    wanted = sorted(requirement for extra in named[1].split(",") for requirement in project[extra])
+    lines = (ROOT / "deploy/container/extras.in").read_text().splitlines()
+    assert sorted(line for line in lines if not line.startswith("#")) == wanted
 
 
 def test_every_package_comes_with_its_hash_or_from_the_wheels() -> None:
@@ -109,7 +120,7 @@ def _from_the_tests_environment(step: Instruction) -> str:
     """Nothing is fetched but what builds our own wheel; `_lend_packages` stands in for the rest."""
     if any(name in step.value for name in FETCHES_ALL):
         return ""
-    return step.value.replace("--find-links /wheels gaugeway", "--no-deps --find-links /wheels gaugeway")
+    return step.value.replace(" install --no-index ", " install --no-index --no-deps ")
 
 
 def _lend_packages(root: Root) -> None:
