@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # the backend is chosen before
@@ -151,7 +152,7 @@ def _finish(axes: Axes) -> None:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """Beside the plot, in the order of the lines' right ends."""
-    lines = sorted(axes.get_lines(), key=lambda line: -float(line.get_ydata()[-1]))
+    lines = sorted(axes.get_lines(), key=lambda line: -float(np.asarray(line.get_ydata())[-1]))
     figure.legend(handles=lines, loc="outside right upper", frameon=False)
 
 

@@ -1,7 +1,8 @@
 """`gaugeway simulate`: what a policy would do, before it is deployed."""
 
+from collections.abc import Callable
 from dataclasses import asdict
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,11 +50,11 @@ def autoscaling(
     """Drive the autoscaler with a load that was recorded or made up; the same function decides when it is deployed."""
     load_of = _load(trace, shape, quiet, peak, seconds)
     setting = Setting(_policy(load(config), pool, settings), request_s, cold_start_s, seed=seed)
-    draw = _plotter() if plot else None  # before the work, since it may not be there
+    draw = partial(_plotter(), plot) if plot else None  # before the work, since it may not be there
     with err.status("simulating …"):
         run = simulate(load_of, setting)
     if draw is not None:
-        draw(plot, load_of, setting, run)
+        draw(load_of, setting, run)
     found, matched = summarise(run), match(load_of, run) if load_of.recorded else None
     if as_json:
         print_json(_document(load_of, setting, run, found, matched))
@@ -95,13 +96,14 @@ def _configured(config: Config, pool: str) -> Replicas:
     return pools[name] if name else next(iter(pools.values()))
 
 
-def _plotter() -> Any:
+def _plotter() -> Callable[[Path, Trace, Setting, Run], None]:
     try:
-        return import_module("serving.simulation.plot").draw
+        from serving.simulation.plot import draw
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
         raise GaugewayError("--plot needs matplotlib: pip install 'gaugeway[plots]'") from None
+    return draw
 
 
 def _document(trace: Trace, setting: Setting, run: Run, found: Summary, matched: Match | None) -> dict[str, Any]:
