@@ -83,7 +83,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.nodes",),
     ("serving.controller",),
     ("serving.cluster",),
-    ("serving.client", "serving.health", "serving.up"),
+    ("serving.client", "serving.daemon", "serving.health", "serving.up"),
     # the demo and the command line
     ("serving.demo", "serving.doctor"),
     ("serving.commands",),
