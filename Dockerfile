@@ -23,18 +23,18 @@ COPY serving serving
 COPY monitors monitors
 RUN python -m pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /wheels .
 
-# Of the wheels only what serving needs; those of the demo stay behind.
-FROM wheels AS environment-cpu
+# Of the wheels only what serving needs; those of the demo stay behind. The ONNX Runtime that knows CUDA is a package of
+# the same name inside, so the other has to go. (Not a stage for each variant: older builders leave out stages whose
+# names have arguments in them.)
+FROM wheels AS environment
+ARG VARIANT
 RUN python -m venv --without-pip /opt/gaugeway
 RUN python -m pip --python /opt/gaugeway install --no-index --find-links /wheels "gaugeway[postgres,objectstore]"
-
-# The same with the ONNX Runtime that knows CUDA; both are the package `onnxruntime`, so one has to go.
-FROM environment-cpu AS environment-gpu
 COPY deploy/container/gpu.lock ./
-RUN python -m pip --python /opt/gaugeway uninstall --yes onnxruntime
-RUN python -m pip --python /opt/gaugeway install --require-hashes --requirement gpu.lock
-
-FROM environment-${VARIANT} AS environment
+RUN if [ "${VARIANT}" = gpu ]; then \
+        python -m pip --python /opt/gaugeway uninstall --yes onnxruntime \
+        && python -m pip --python /opt/gaugeway install --require-hashes --requirement gpu.lock; \
+    fi
 
 FROM ${PYTHON_IMAGE} AS runtime
 ARG VARIANT

@@ -46,7 +46,7 @@ class Builder:
         return image
 
     def _do(self, step: Instruction, image: Image) -> None:
-        if step.name == "ENV":
+        if step.name in ("ENV", "ARG"):
             image.variables |= pairs([step])
         elif step.name == "WORKDIR":
             image.cwd = step.value

@@ -37,9 +37,9 @@ class Stage:
 def stages(text: str, arguments: Mapping[str, str]) -> dict[str, Stage]:
     """Every stage by its name; `arguments` are stronger than the defaults of the file.
 
-    >>> found = stages("ARG V=a\\nFROM x:1 AS one\\nRUN true\\nFROM one-$V AS two", {"V": "b"})
+    >>> found = stages("ARG V=a\\nFROM x:1 AS one\\nARG V\\nFROM one-$V AS two", {"V": "b"})
     >>> found["one"].instructions, found["two"].base
-    ([Instruction(name='RUN', value='true')], 'one-b')
+    ([Instruction(name='ARG', value='V=b')], 'one-b')
     """
     known: dict[str, str] = {}
     found: dict[str, Stage] = {}
@@ -50,15 +50,17 @@ def stages(text: str, arguments: Mapping[str, str]) -> dict[str, Stage]:
         if name == "FROM":
             base, _, stage = Template(value).substitute(known).partition(" AS ")
             found[stage] = Stage(stage, base)
-        elif found:
-            [*found.values()][-1].instructions.append(Instruction(name, value))
-        else:  # ARG, before the first stage
+            continue
+        if name == "ARG":
             key, _, default = value.partition("=")
-            known[key] = arguments.get(key, default)
+            known[key] = arguments.get(key, default or known.get(key, ""))
+            value = f"{key}={known[key]}"
+        if found:
+            [*found.values()][-1].instructions.append(Instruction(name, value))
     return found
 
 
 def pairs(instructions: list[Instruction]) -> dict[str, str]:
-    """Of ENV: ``A=b C=d``."""
+    """Of ENV and ARG: ``A=b C=d``."""
     words = [word for one in instructions for word in one.words]
     return {key: value for key, _, value in (word.partition("=") for word in words)}
