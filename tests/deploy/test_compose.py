@@ -50,7 +50,7 @@ def test_what_is_mounted_exists() -> None:
 
 
 def test_ports_are_those_of_the_configuration() -> None:
-    config = load(COMPOSE / "gaugeway.toml", {})
+    config = load(COMPOSE / "gaugeway" / "gaugeway.toml", {})
     assert (config.gateway.port, config.metrics.node_port, config.metrics.controller_port) == (8080, 9410, 9411)
     assert SERVICES["gaugeway"]["ports"] == [f"127.0.0.1:{config.gateway.port}:{config.gateway.port}"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in SCRAPED}
