@@ -82,8 +82,8 @@ class Outbox:
     [8]
     """
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, max_parcels: int = MAX_PARCELS) -> None:
+        self._journal, self._max_parcels = journal, max_parcels
         stored = journal.all("parcel")
         self._parcels = {int(key[0]): msgspec.msgpack.decode(stored[key], type=Parcel) for key in sorted(stored)}
         self._next = max(self._parcels, default=0) + 1
@@ -129,7 +129,7 @@ class Outbox:
             self._next += 1
             self._slots.clear()
             self._labels.clear()
-        if excess := list(self._parcels)[: max(0, len(self._parcels) - MAX_PARCELS)]:
+        if excess := list(self._parcels)[: max(0, len(self._parcels) - self._max_parcels)]:
             lost = sum(self._parcels[n].rows for n in excess)
             self._forget(excess)
         self._journal.remove("parcel", [(n,) for n in self._gone])
