@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,18 +78,23 @@ def held(config: Config) -> list[Config]:
     return [msgspec.structs.replace(config, berth=0), *others]
 
 
-def end_with_node(config: Config) -> None:
-    """End this process, as SIGTERM does, once its node has been gone for `ray.orphan_s` and none took its place."""
-    threading.Thread(target=_watch, args=(config,), name="berth", daemon=True).start()
+def end_with_node(config: Config, orphaned: Callable[[bool], None] = lambda lost: None) -> None:
+    """End this process, as SIGTERM does, once its node has been gone for `ray.orphan_s` and none took its place.
+
+    `orphaned` is told, from a thread, whenever the node is gone or there is one again.
+    """
+    threading.Thread(target=_watch, args=(config, orphaned), name="berth", daemon=True).start()
 
 
-def _watch(config: Config) -> None:
-    seen = time.monotonic()
+def _watch(config: Config, orphaned: Callable[[bool], None]) -> None:
+    seen, lost = time.monotonic(), False
     while time.monotonic() - seen < config.ray.orphan_s:
         time.sleep(LOOK_S)
         found = holder(config)
-        if found is None or found.alive:  # without a berth there is no node to end with
-            seen = time.monotonic()
+        if (found is not None and not found.alive) != lost:  # without a berth there is no node to end with
+            lost = not lost
+            orphaned(lost)
+        seen = seen if lost else time.monotonic()
     log.warning("the Ray node of this process ended %g s ago, and there is no other: draining", config.ray.orphan_s)
     os.kill(os.getpid(), signal.SIGTERM)
 

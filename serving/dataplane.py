@@ -45,6 +45,9 @@ class Context:
     admitted_rows: int = 0  # what it fills of the version's limit, once it is let in
 
 
+PATIENCE = 0.2  # of `queue_target_s`, to wait for a faster pool: far less than at what requests are refused
+
+
 class Served:
     """One version in this worker: manifest, batcher, bound metrics."""
 
@@ -123,13 +126,14 @@ class DataPlane:
         self.models: dict[str, ServedModel] = {}
         self._retired: dict[Key, Served] = {}  # no longer in the table; what they have is still answered
         self.table = Table()
+        self.orphaned = False  # its node has ended: it answers, and load balancers should choose others
         self._places = Places(settings.max_inflight_requests)
         self._generation = page.gauge("table_generation")
 
     @property
     def ready(self) -> bool:
-        """A table is loaded; with `strict_readiness`, every model is ready too."""
-        loaded = self.table.generation > 0
+        """A table is loaded and the node is there; with `strict_readiness`, every model is ready too."""
+        loaded = self.table.generation > 0 and not self.orphaned
         return loaded and (not self._settings.strict_readiness or all(m.ready for m in self.models.values()))
 
     def install(self, table: Table) -> None:
@@ -298,6 +302,7 @@ class DataPlane:
             finished=recorder,
             answering=recorder.expect,
             retried=retries.add,
+            patience_s=self._settings.queue_target_s * PATIENCE,
             cold_start=lambda seconds: self._page.histogram(
                 "cold_start_seconds", model=manifest.model, version=manifest.version
             ).observe(seconds),

@@ -129,7 +129,7 @@ async def serve(config: Config, slot: int, revision: int = 0, descriptor: int = 
     gc.collect()
     gc.freeze()  # what was imported is never garbage; a full collection among it costs milliseconds
     gc.set_threshold(50_000, 20, 100)
-    end_with_node(config)
+    end_with_node(config, lambda lost: setattr(plane, "orphaned", lost))
     sock = inherited(descriptor) if descriptor >= 0 else listen(config.gateway.host, config.gateway.port)
     prepare(config.socket_dir)
     try:

@@ -16,7 +16,7 @@ WATCHES = """
 import sys, threading
 from serving.berth import end_with_node
 from serving.config import restore
-end_with_node(restore(sys.argv[1]))
+end_with_node(restore(sys.argv[1]), lambda lost: print(lost, flush=True))
 print("watching", flush=True)
 threading.Event().wait(30)
 """
@@ -64,7 +64,7 @@ def test_nodes_that_start_at_the_same_moment_do_not_meet(tmp_path: Path) -> None
     config, claimed = _config(tmp_path), list[int]()
     raylet = subprocess.Popen(["sleep", "60"])
     threads = [
-        threading.Thread(target=lambda n=n: claimed.append(claim(config, f"node-{n}", raylet.pid).berth))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: claimed.append(claim(config, f"node-{n}", raylet.pid).berth))
         for n in range(12)
     ]
     for thread in threads:
@@ -82,13 +82,14 @@ def test_a_process_ends_some_time_after_its_node_unless_another_takes_its_place(
     config = claim(_config(tmp_path), "node", raylets[0].pid)
     with subprocess.Popen([sys.executable, "-c", WATCHES, dump(config)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"watching\n"
-        time.sleep(1.5)  # longer than `orphan_s`
+        time.sleep(1.2)  # longer than `orphan_s`
         assert process.poll() is None
-        ended = time.monotonic()
         raylets[0].kill()
         raylets[0].wait()
+        assert process.stdout.readline() == b"True\n"
         claim(config, "next", raylets[1].pid)
-        time.sleep(1.5)
+        assert process.stdout.readline() == b"False\n"
+        time.sleep(1.2)
         assert process.poll() is None, "the node that followed goes on with it"
         ended = time.monotonic()
         raylets[1].kill()

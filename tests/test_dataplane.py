@@ -235,6 +235,18 @@ def test_readiness_may_ask_for_every_model(tmp_path: Path, strict: int, expected
                 found.append(site.plane.ready)
 
     with_site(tmp_path, test, strict_readiness=bool(strict))
+
+
+def test_without_its_node_it_says_that_others_should_be_asked_and_answers_nevertheless(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        async with listening(Engine(manifest(), Function(lambda x: x)), tmp_path / "s"):
+            site.plane.install(table(1, {"1": 1.0}))
+            await site.attach(tmp_path / "s")
+            site.plane.orphaned = True
+            assert not site.plane.ready
+            assert (await site.infer(column(3))).outputs[0] == 3
+
+    with_site(tmp_path, test)
     assert found == expected
 
 

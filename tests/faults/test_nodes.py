@@ -47,8 +47,8 @@ def gateway(folder: Path, nodes: Cluster, replicas: int, orphan_s: float = 3.0) 
 
 def test_a_lost_node_costs_no_request_and_its_replicas_come_back(tmp_path: Path) -> None:
     with cluster(2) as nodes:
-        with gateway(tmp_path, nodes, replicas=2) as up:
-            with Load(up.url, "steps").running() as load, storm(up.url, "steps", tmp_path) as counted:
+        with gateway(tmp_path, nodes, replicas=4) as up:
+            with Load(up.url, "steps").running() as load, storm(up.url, "steps", tmp_path, 8) as counted:
                 _lose_one(up, nodes, load)
                 until(lambda: len(_workers_alive(up)) == 1, "the end of the lost node's worker", 20)
             assert load.failed == {} and load.wrong == []
@@ -57,6 +57,7 @@ def test_a_lost_node_costs_no_request_and_its_replicas_come_back(tmp_path: Path)
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(400)
 def test_three_nodes_one_lost_one_joins_the_controller_killed(tmp_path: Path) -> None:
     with cluster(3) as nodes:
         with gateway(tmp_path, nodes, replicas=6) as up:
@@ -75,6 +76,7 @@ def test_three_nodes_one_lost_one_joins_the_controller_killed(tmp_path: Path) ->
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(400)
 def test_the_head_is_lost_and_a_fresh_start_brings_back_what_sql_has(tmp_path: Path) -> None:
     with cluster(3) as nodes, gateway(tmp_path, nodes, replicas=6, orphan_s=60.0) as up:
         _publish_second(tmp_path, up)
