@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 
 from serving.config import Config
 from serving.discovery import announced
@@ -54,7 +52,7 @@ class Waker:
             try:
                 self._look(told(self._config.run_dir))
                 self._said = ""
-            except (OSError, RayError, RayServeException) as error:  # of Serve, or while it starts: tried again
+            except Exception as error:  # the edge of Serve, which may be starting anew: whoever waits is told of again
                 if repr(error) != self._said:
                     log.exception("cannot wake; trying again")
                     self._said = repr(error)

@@ -174,5 +174,6 @@ EDGES: dict[str, str] = {
     "serving.controller": "the control loop must not end; serving goes on meanwhile",
     "serving.gateway": "one request fails, the worker goes on",
     "serving.inference": "one answer cannot be written, others of its batch wait for theirs",
+    "serving.waking": "whatever Serve answers, whoever waits is told of again",
     "serving.worker": "whatever the control plane wrote, serving goes on with the last table",
 }

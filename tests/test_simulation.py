@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from serving.cli import app
 from serving.config import Replicas
-from serving.errors import BadRequest
+from serving.errors import BadRequest, GaugewayError
 from serving.simulation import load
 from serving.simulation.load import SHAPES, Moment, Trace, shaped
 from serving.simulation.pool import Setting, simulate
@@ -171,6 +172,13 @@ def test_the_command_takes_the_policy_of_a_pool_from_the_configuration(tmp_path:
 )
 def test_wrong_usage_is_said_as_such(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["simulate", "autoscaling", *arguments]).exit_code == 2
+
+
+def test_a_picture_without_its_extra_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "serving.simulation.plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = CliRunner().invoke(app, ["simulate", "autoscaling", "--shape", "step", "--plot", "run.png"])
+    assert isinstance(done.exception, GaugewayError) and "gaugeway[plots]" in str(done.exception)
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
