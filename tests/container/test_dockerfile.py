@@ -27,6 +27,7 @@ from tests.gateway import until
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "Dockerfile").read_text()
+PROGRAMS = ("unshare", "nsenter", "setpriv", "ip")
 MODEL, ROW = "linear", [2.0, 3.0]
 
 
@@ -87,7 +88,7 @@ def test_only_what_is_copied_reaches_the_builder() -> None:
 
 @pytest.mark.integration
 @pytest.mark.xdist_group("gateways")
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("unshare"), reason="namespaces need root")
+@pytest.mark.skipif(os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)), reason="needs root, util-linux, iproute2")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["", "whole"])
 def test_its_steps_make_a_container_that_serves(tmp_path: Path, whole: bool) -> None:
