@@ -8,7 +8,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from serving import client
@@ -58,7 +58,9 @@ def _page(found: dict[str, Any]) -> RenderableType:
 
 
 def _versions(found: dict[str, Any]) -> Table:
-    table = Table("model", "version", "weight", "state", "replicas (process, state, load)", "monitor")
+    table = Table(
+        Column("model", overflow="fold"), "version", "weight", "state", "replicas (process, state, load)", "monitor"
+    )
     monitors = found["monitors"].get("models", {})
     for name, model in found["models"].items():
         for version, one in model["versions"].items():
@@ -89,7 +91,7 @@ def _none(pool: dict[str, Any], named: bool) -> str:
 
 
 def _processes(found: dict[str, Any]) -> Table:
-    table = Table("process", "node", "pid", "state", "restarts", "table", "revision")
+    table = Table("process", Column("node", overflow="fold"), "pid", "state", "restarts", "table", "revision")
     for process in found["workers"]:
         table.add_row(process["name"], process["node"], str(process["pid"]), process["state"],
                       str(process["restarts"]), str(process.get("generation", "-")),
