@@ -144,8 +144,14 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     "platformdirs": ("serving.config", "serving.demo"),
     "prometheus_client": ("monitors.exporter", "serving.metrics"),
     "pyarrow": ("serving.demo", "serving.rows"),
-    "ray": ("serving.cluster", "serving.controller", "serving.node", "serving.nodes", "serving.replica",
-            "serving.waking"),  # fmt: skip
+    "ray": (
+        "serving.cluster",
+        "serving.controller",
+        "serving.node",
+        "serving.nodes",
+        "serving.replica",
+        "serving.waking",
+    ),
     "rich": ("serving.cli", "serving.commands", "serving.demo"),
     "scipy": ("monitors.loss", "serving.demo"),
     "sqlalchemy": ("monitors.archive", "serving.database", "serving.migrations", "serving.repository"),
