@@ -50,12 +50,13 @@ class Board:
 
     @property
     def caught_up(self) -> bool:
-        """Whether the monitors have seen every answer and joined every label."""
+        """Whether the monitors have seen every answer, joined every label, and judged what they have seen."""
         seen = self.by_version.values()
         labels = self.progress.labels.sent - self.progress.labels.refused
         return (
             sum(version.rows for version in seen) >= self.progress.answered
             and sum(version.labels.joined for version in seen) >= labels
+            and self.verdicts.settled
         )
 
     def latency_s(self) -> tuple[float, float]:

@@ -50,6 +50,7 @@ class Verdicts(msgspec.Struct, frozen=True):
     models: dict[str, dict[str, Version]] = {}
     clock: float | None = None
     lost_rows: int = 0
+    settled: bool = True  # nothing that was written waits to be read or judged
 
     def of(self, model: str) -> dict[str, Version]:
         return self.models.get(model, {})

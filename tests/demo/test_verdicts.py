@@ -6,7 +6,7 @@ from aiohttp import web
 from serving.demo.verdicts import Verdicts, fetch
 
 DOCUMENT = {
-    "clock": 1364774400.5, "lost_rows": 3, "lag_s": 0.1, "dropped_rows": {},
+    "clock": 1364774400.5, "lost_rows": 3, "lag_s": 0.1, "settled": False, "dropped_rows": {},
     "models": {"flights": {"1": {
         "digest": "d", "state": "ok", "rows": 12, "promise": "p", "notes": [],
         "drift": {"temp": {"log_e": 1.5, "threshold": 5.2, "psi": 0.1, "ks": 0.2, "alarm": False, "n": 9}},
@@ -42,7 +42,7 @@ def test_what_is_shown_is_read_and_the_rest_left_alone() -> None:
     version = found.of("flights")["1"]
     assert (version.rows, version.labels.joined, version.drift["temp"].log_e) == (12, 4, 1.5)
     assert version.risk.mean is None
-    assert (found.clock, found.lost_rows) == (1364774400.5, 3)
+    assert (found.clock, found.lost_rows, found.settled) == (1364774400.5, 3, False)
     assert found.of("other") == {}
 
 
