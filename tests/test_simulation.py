@@ -128,6 +128,15 @@ def test_a_run_matches_the_replicas_that_were_recorded_from_it() -> None:
     assert match(Trace(more, 300), run).mean_difference == 1.0
 
 
+def test_a_run_that_was_recorded_on_a_real_ray_is_told_by_the_simulator() -> None:
+    """That of docs/autoscaling.md."""
+    trace = load.read(Path(__file__).parent.parent / "docs" / "autoscaling-recorded.csv")
+    policy = Replicas(min=1, max=3, target_busy_ratio=0.12, down_after_s=4)
+    found = match(trace, simulate(trace, setting(policy, request_s=0.0161, cold_start_s=2.79)))
+    assert found.equal_ratio > 0.9
+    assert found.simulated_replica_hours == pytest.approx(found.recorded_replica_hours, rel=0.05)
+
+
 def test_what_a_run_costs_and_how_long_its_requests_wait() -> None:
     trace = Trace((Moment(0, 50), Moment(30, 50)), 60)
     found = summarise(simulate(trace, setting(Replicas(min=2, max=2))))

@@ -127,7 +127,7 @@ def _print(found: Summary, matched: Match | None) -> None:
                                                  f" / {found.wait_most_s:.1f} s"),
         ("most requests waiting", f"{found.most_waiting:,}"),
         ("replicas, mean / most", f"{found.replicas_mean:.2f} / {found.replicas_most}"),
-        ("replica hours", f"{found.replica_hours:.2f}, {saved:.0%} less than {found.replicas_most} all the time"),
+        ("replica hours", f"{found.replica_hours:.3g}, {saved:.0%} less than {found.replicas_most} all the time"),
         ("changes, most turns in five minutes", f"{found.changes}, {found.reversals}"),
     ):  # fmt: skip
         table.add_row(what, value)

@@ -12,6 +12,7 @@ from serving.simulation.pool import Run, Setting
 matplotlib.use("Agg")
 from matplotlib import pyplot  # the backend is chosen before
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 LOAD, WANTED, READY, RECORDED, FIXED = "#1f77b4", "#ff9896", "#d62728", "#2ca02c", "#999999"
 UNITS = ((7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from a run of so many seconds
@@ -49,6 +50,7 @@ def _replicas(axes: Axes, x: Array, trace: Trace, run: Run) -> None:
         recorded = [float(trace.at(at).replicas or 0) for at in run.at_s]
         axes.step(x, recorded, color=RECORDED, linestyle="--", where="post", label="working, recorded")
     axes.set_ylabel("replicas")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _queue(axes: Axes, x: Array, run: Run) -> None:
