@@ -4,6 +4,7 @@ import asyncio
 import gc
 import gzip
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -40,13 +41,16 @@ class Site:
     """One worker without its process: engines, table, gateway and an HTTP client of it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.config: Config = parse({"gateway": dict(settings), "monitors": {"event_time": "request"}})
+        self.config: Config = parse(
+            {"data_dir": str(folder), "gateway": dict(settings), "monitors": {"event_time": "request"}}
+        )
         self.folder, self._engines = folder, list[Engine]()
-        prepare(folder)
+        self._sockets = self.config.socket_dir
+        prepare(self._sockets)
         self.page = Page(folder / "worker.page")
         self.plane = DataPlane(self.config.gateway, self.page, None)
         self.desk = Desk(folder / "monitors.sock", timeout_s=2.0)
-        self.links = Links(folder, self.plane)
+        self.links = Links(self.config, self.plane)
         gateway = Gateway(self.config, self.plane, self.desk)
         self.server = Server(gateway, Limits(max_body_bytes=self.config.gateway.max_body_bytes), gateway.refused)
         self._socket = listen("127.0.0.1", 0)
@@ -60,9 +64,9 @@ class Site:
     async def run(self, of: Manifest, model: attempt.Model, expected_s: float = 0.0) -> Engine:
         """Start a replica and announce it."""
         engine = Engine(of, model, replica=f"{of.model}-{of.version}-{len(self._engines)}", expected_s=expected_s)
-        socket = self.folder / "replicas" / f"{len(self._engines)}.sock"
+        socket = self._sockets / "replicas" / f"{len(self._engines)}.sock"
         await engine.listen(socket)
-        announce(self.folder, Announcement(of.model, of.version, of.digest, engine.hello.replica, str(socket), 1))
+        announce(self._sockets, Announcement(of.model, of.version, of.digest, engine.hello.replica, str(socket), 1))
         self._engines.append(engine)
         self._manifests[of.model, of.version] = of
         return engine
@@ -90,6 +94,7 @@ class Site:
             engine.close()
         await until(lambda: not self.links.report())
         self.page.close()
+        shutil.rmtree(self._sockets)
 
 
 def body(*x: float, **more: Any) -> dict[str, Any]:
