@@ -24,6 +24,7 @@ log = logging.getLogger("gaugeway.nodes")
 
 ANSWER_S = 1.0  # that all are waited for, each time
 STATUS_S = 5.0
+FAILED_S = 20.0  # an actor that Ray starts again is heard of by then
 STOP_S = 80.0  # for a node's processes to drain and end
 # Ray's processes kill their children when they end: gateway workers would not finish what they have.
 _OUTLIVED = {"RAY_kill_child_processes_on_worker_exit": "0"}
@@ -34,9 +35,11 @@ FIRST_S = 10.0  # for a node that joined to say what it has, before others are t
 class Member:
     """One node: its actor, the question it has not answered yet, the replicas that it announced last."""
 
+    node: str
     actor: Any
     host: str
     since: float
+    heard: float
     asked: Any = None
     replicas: bytes | None = None
     installed: int = 0  # generation of the table
@@ -70,7 +73,8 @@ class Nodes(Mapping[str, Any]):
             log.warning("node %s (%s) left the cluster", node, self._members[node].host)
             ray.kill(self._members.pop(node).actor)  # Ray would keep it in mind for ever
         for node in alive.keys() - self._members.keys():
-            self._members[node] = Member(self._actor(node, config, revision), alive[node], time.monotonic())
+            now = time.monotonic()
+            self._members[node] = Member(node, self._actor(node, config, revision), alive[node], now, now)
 
     def exchange(self, table: Table) -> None:
         """Tell every node the table and the replicas of all, and hear what it announces."""
@@ -83,7 +87,10 @@ class Nodes(Mapping[str, Any]):
                 member.asked = member.actor.exchange.remote(self._generation, news, others)
         for member, answer in _answers(self._members.values(), ANSWER_S):
             if answer is not None:
+                member.heard = time.monotonic()
                 member.installed, member.replicas = answer
+            elif time.monotonic() - member.heard > FAILED_S:  # it could not even be made: `look` tries again
+                self._members.pop(member.node, None)
 
     def status(self) -> list[dict[str, Any]]:
         """Of every node. An actor that does not answer is being started again; what it watches runs on meanwhile."""
