@@ -206,9 +206,10 @@ class Sidecar:
         return Answer(arrival.joined, arrival.parked, arrival.unknown, sorted(refused, key=lambda r: r.index))
 
 
-def run(config: Config, node: str, address: str, repository: Repository) -> None:
+def run(config: Config, node: str, address: str) -> None:
     """Monitor this node until SIGTERM or SIGINT; then read what is left, commit and return."""
-    folder = config.run_dir
+    folder, database = config.run_dir, Database(config.database_url, later=True)  # known versions are counted without
+    repository = Repository.of(config, database)
     with _alone(folder / "monitors.lock"):
         station = Station(
             config.monitors, node, folder / "rings", folder / "monitors.db", repository.manifest, repository.read
@@ -216,13 +217,13 @@ def run(config: Config, node: str, address: str, repository: Repository) -> None
         sidecar = Sidecar(station, ServedVersions(folder / "table.json"), config.monitors.poll_s)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, sidecar.stop)
-        with _connected(config, address, sidecar, station, repository) as post:
+        with _connected(config, address, sidecar, station, repository, database) as post:
             sidecar.run(post)
 
 
 @contextmanager
 def _connected(
-    config: Config, address: str, sidecar: Sidecar, station: Station, repository: Repository
+    config: Config, address: str, sidecar: Sidecar, station: Station, repository: Repository, database: Database
 ) -> Iterator[Post]:
     """With the listener and the post of a sidecar, while they run."""
     secret, folder = config.channel.secret.encode(), config.run_dir
@@ -233,7 +234,7 @@ def _connected(
     def convene() -> Court:
         return Court(config.monitors, station.meaning, repository.manifest, repository.read)
 
-    archive = Archive(Database(config.database_url), station.node)
+    archive = Archive(database, station.node)
     mail = Post(
         archive, convene, send, outgoing=lambda: station.delivery, receive=station.receive,
         alive=lambda: sidecar.alive, gone_s=config.monitors.gone_s,
@@ -290,7 +291,7 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 100)  # records come in thousands of small objects and make no cycles
     config = restore(arguments.config.read_bytes())
     end_with_node(config)
-    run(config, arguments.node, arguments.address, Repository.of(config))
+    run(config, arguments.node, arguments.address)
 
 
 if __name__ == "__main__":

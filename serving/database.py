@@ -88,9 +88,12 @@ class Layout:
 
 
 class Database:
-    """Transactions on the registry's database. Raises Unavailable when it cannot be reached or written."""
+    """Transactions on the registry's database. Raises Unavailable when it cannot be reached or written.
 
-    def __init__(self, url: str) -> None:
+    `later`: who opens it can go on without for a while; it is then first looked at by the first transaction.
+    """
+
+    def __init__(self, url: str, *, later: bool = False) -> None:
         self._url = _parsed(url)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         if self._sqlite and self._url.database:
@@ -100,11 +103,14 @@ class Database:
         self._writing = self._engine.execution_options(writes=True)
         if not self._sqlite:  # a writer reads what was committed before it got its guard, a reader sees one moment
             self._engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
-        self._migrate()
+        self._opened = False
+        if not later:
+            self._open()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """All that is read within is of one moment."""
+        self._open()
         with self._reachable(), self._engine.begin() as connection:
             yield connection
 
@@ -113,6 +119,7 @@ class Database:
         """A transaction that no other one with this guard runs beside; committed when the block ends, rolled back
         when it raises. In PostgreSQL the guard's rows are locked, SQLite has one writer at a time anyway.
         """
+        self._open()
         with self._reachable(), self._writing.begin() as connection:
             if not self._sqlite and guard is not None:
                 connection.execute(sa.select(guard).with_for_update())
@@ -123,6 +130,11 @@ class Database:
         if self._sqlite:  # which all who open it run on one machine with
             return time.time()
         return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
+
+    def _open(self) -> None:
+        if not self._opened:
+            self._migrate()
+            self._opened = True
 
     def _migrate(self) -> None:
         script, known = _script()

@@ -49,13 +49,16 @@ class Repository:
     Every method raises Unavailable when one of the two cannot be reached.
     """
 
-    def __init__(self, database_url: str, artifacts_url: str, cache: Path | None = None, cache_bytes: int = 0) -> None:
-        self._database = Database(database_url)
+    def __init__(
+        self, database: str | Database, artifacts_url: str, cache: Path | None = None, cache_bytes: int = 0
+    ) -> None:
+        self._database = Database(database) if isinstance(database, str) else database
         self._artifacts = Artifacts(artifacts_url, cache, cache_bytes)
 
     @classmethod
-    def of(cls, config: Config) -> "Repository":
-        return cls(config.database_url, config.artifacts_url, config.data / "cache", config.registry.cache_bytes)
+    def of(cls, config: Config, database: Database | None = None) -> "Repository":
+        cache = config.data / "cache"
+        return cls(database or config.database_url, config.artifacts_url, cache, config.registry.cache_bytes)
 
     def publish(self, new: Manifest, files: Mapping[str, bytes]) -> bool:
         """Make a version: True when it is new, False when the same content was there.

@@ -81,6 +81,11 @@ class Process:
     def rows(self) -> int:
         return sum(version["rows"] for model in self.verdicts()["models"].values() for version in model.values())
 
+    def counted(self) -> float:
+        """Rows that this node counted, judged or not."""
+        lines = self.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("gaugeway_monitor_rows_total{"))
+
     def done(self, records: list[Record]) -> bool:
         """Whether the rows of all records are counted and judged."""
         return self.rows() == sum(found.rows for found in records) and bool(self.verdicts()["settled"])

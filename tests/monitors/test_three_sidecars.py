@@ -126,3 +126,28 @@ def test_who_does_not_know_the_secret_may_not_speak_to_a_sidecar(tmp_path: Path)
             assert process.as_peer("/slots", body).status_code == 400
     finally:
         process.end(signal.SIGKILL)
+
+
+def test_a_sidecar_that_starts_without_the_database_counts_and_is_judged_later(
+    tmp_path: Path, postgres: Server
+) -> None:
+    records, _ = stream(600, spacing_s=120)
+    process = Process(tmp_path, database=postgres.database("without"))
+    process.start()
+    try:
+        ring = process.ring()
+        append([ring], records[:300])
+        wait(lambda: process.done(records[:300]))
+        process.end(signal.SIGKILL)
+        postgres.stop()
+        process.start()
+        assert process.get("/verdicts").status_code == 503
+        append([ring], records[300:])
+        wait(lambda: process.counted() == sum(found.rows for found in records))
+    finally:
+        postgres.start()
+    try:
+        wait(lambda: process.get("/verdicts").status_code == 200 and process.done(records))
+        assert versions(process)[0]["drift"]["_all"]["blocks"] > 1
+    finally:
+        process.end(signal.SIGKILL)
