@@ -4,7 +4,18 @@ import os
 import subprocess
 from pathlib import Path
 
-from serving.discovery import Announcement, alive, announce, announced, prepare, withdraw_dead
+from serving.discovery import (
+    Announcement,
+    Others,
+    alive,
+    announce,
+    announced,
+    count_refusal,
+    prepare,
+    refusals,
+    tell_of_others,
+    withdraw_dead,
+)
 
 
 def _announcement(folder: Path, name: str, pid: int) -> Announcement:
@@ -26,3 +37,25 @@ def test_announced_until_the_process_is_gone(tmp_path: Path) -> None:
     assert [one.replica for one in withdraw_dead(tmp_path)] == ["m-1.2.0-a"]
     assert list(announced(tmp_path)) == ["m-1.2.0-b"] and not (tmp_path / "m-1.2.0-a.sock").exists()
     child.wait()
+
+
+def test_of_other_nodes_it_knows_what_it_was_told_last(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    others = Others(tmp_path)
+    assert others.known() == {}
+    one = Announcement("m", "1", "d", "m-1-a", "", 1, node="n", address="10.0.0.1:5")
+    tell_of_others(tmp_path, [one])
+    before = others.known()
+    assert before == {"m-1-a": one}
+    tell_of_others(tmp_path, [one])
+    assert others.known() is before, "nothing new is nothing to look at"
+    tell_of_others(tmp_path, [])
+    assert others.known() == {}
+
+
+def test_refusals_of_all_replicas_of_a_node_are_counted_together(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    assert refusals(tmp_path) == 0
+    for _ in range(3):
+        count_refusal(tmp_path)
+    assert refusals(tmp_path) == 3

@@ -27,6 +27,7 @@ from serving.errors import (
 from serving.manifest import Feature, Manifest, Prediction
 from serving.protocol import Signature, TensorSpec
 from serving.repository import Repository
+from serving.routing import Table
 from tests.postgres import Server
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 1)),))
@@ -393,3 +394,14 @@ def test_no_descriptor_is_left_open(place: Path) -> None:
     repository.read(repository.manifest("fraud", "1"), "model.onnx")
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert json.loads(repository.manifest("fraud", "1").encode())["model"] == "fraud"
+
+
+def test_of_routing_tables_the_next_one_is_kept_and_no_other(place: Path) -> None:
+    repository = _open(place)
+    assert repository.table() is None
+    repository.keep_table(Table(1))
+    repository.keep_table(Table(2))
+    with pytest.raises(Conflict, match="generation 2"):  # of a controller that was thought dead
+        _open(place).keep_table(Table(2))
+    found = _open(place).table()
+    assert found is not None and found.generation == 2
