@@ -67,6 +67,7 @@ class Links:
             left = one is None and not (link.far and replica not in far)  # a list of others may be late: it says itself
             served = self._served(self._keys[link], coming)
             if (left or not served) and not link.inflight and (one is None or batcher is None or batcher.idle):
+                link.dismissed = True  # its file is gone, and its goodbye may still be on the way
                 self._links.pop(replica).close()
         now = self._loop.time()
         self._retry = {replica: at for replica, at in self._retry.items() if at > now}
