@@ -19,7 +19,7 @@ from ray.serve.config import ProxyLocation
 
 from serving import admin, planning, reloading
 from serving.admin import ModelsChange
-from serving.config import Config, Pool, Version, dump, restore
+from serving.config import Config, Gateway, Monitors, Pool, Version, dump, restore
 from serving.manifest import Manifest
 from serving.node import CHANGING
 from serving.nodes import Nodes
@@ -52,7 +52,7 @@ class Controller:
         self._table = self._stored = _last_table(self._repository)
         self._plan = Plan({}, {}, {})
         self._manifests: dict[Key, Manifest] = {}
-        self._deployed: set[PoolKey] = set()
+        self._deployed: dict[PoolKey, Pool] = {}  # what Serve was told
         self._states: dict[PoolKey, str] = {}
         self._nodes = Nodes(NAMESPACE)
         self._problem, self._connected, self._reconciled = "", False, False
@@ -118,7 +118,8 @@ class Controller:
             return "Ray Serve and the gateway's processes"
         if not self._table.generation:
             return "the routing table"
-        waiting = [name_of(*key) for key in self._plan.pools if self._states.get(key) not in (RUNNING, FAILED)]
+        waiting = [name_of(*key) for key, pool in self._plan.pools.items()
+                   if self._deployed.get(key) != pool or self._states.get(key) not in (RUNNING, FAILED)]  # fmt: skip
         return f"replicas of {', '.join(waiting)}" if waiting else ""
 
     def failures(self) -> list[str]:
@@ -162,7 +163,8 @@ class Controller:
         """To Serve, started here if need be, and to what it already runs."""
         serve.start(proxy_location=ProxyLocation.Disabled, logging_config={"enable_access_log": False})
         states = _states()
-        self._deployed = states.keys() - _leaving(states)
+        told = _told(self._config)
+        self._deployed = {key: told[key] for key in states.keys() - _leaving(states) if key in told}
         self._connected = True
 
     def _reconcile(self) -> None:
@@ -174,24 +176,32 @@ class Controller:
         self._configure()
         self._states = _states()
         pools = self._plan.pools
-        changed = {key: pool for key, pool in pools.items() if key not in self._deployed}
+        changed = {key: pool for key, pool in pools.items() if self._deployed.get(key) != pool}
         self._deploy(changed)
         running = planning.running(self._plan, self._states)
         able = planning.able(self._plan, self._states, self._table)
         self._publish(planning.table(self._plan, self._manifests, able, self._table))
         kept = _routed(self._table) - running  # what was wanted for them stays until all that is wanted runs
-        self._delete({key for key in self._deployed - pools.keys() if key[:2] not in kept})
+        present = self._states.keys() - _leaving(self._states)
+        self._delete({key for key in present - pools.keys() if key[:2] not in kept})
         if not changed:
             self._done = self._stamp[0]
 
     def _deploy(self, missing: Mapping[PoolKey, Pool]) -> None:
-        config = dump(msgspec.structs.replace(self._config, models={})) if missing else ""
-        absent = sorted(missing.keys() - self._states.keys())
-        for portion in (absent[at : at + PORTION] for at in range(0, len(absent), PORTION)):
+        """Those that are new, and those that change: Serve starts replicas as they should be beside those that are.
+
+        What is just leaving is deployed anew once it is gone.
+        """
+        config = dump(_for_replicas(self._config)) if missing else ""
+        able = sorted(missing.keys() - _leaving(self._states))
+        for portion in (able[at : at + PORTION] for at in range(0, len(able), PORTION)):
             targets = [serve.RunTarget(self._application(config, key, missing[key]), name=name_of(*key),
                                        route_prefix=None) for key in portion]  # fmt: skip
             serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-        self._deployed |= missing.keys() - _leaving(self._states)  # those are deployed anew once they are gone
+        if able:
+            self._states = _states()
+            self._deployed |= {key: missing[key] for key in able}
+            _tell(self._config, self._deployed)
 
     def _application(self, config: str, key: PoolKey, pool: Pool) -> Any:
         model, version, _ = key
@@ -206,7 +216,7 @@ class Controller:
         for key, since in self._retired.items():
             if now - since > 2.0:
                 serve.delete(name_of(*key), _blocking=False)
-                self._deployed.discard(key)
+                self._deployed.pop(key, None)
 
     def _configure(self) -> None:
         """Tell the nodes of a new revision, each when the one before it has it."""
@@ -282,6 +292,25 @@ def _messages() -> dict[PoolKey, str]:
 
 def _leaving(states: Mapping[PoolKey, str]) -> set[PoolKey]:
     return {key for key, state in states.items() if state == "DELETING"}
+
+
+def _for_replicas(config: Config) -> Config:
+    """Without what is none of their business: it may change, and they should not be started anew for that."""
+    return msgspec.structs.replace(config, models={}, gateway=Gateway(), monitors=Monitors())
+
+
+def _told(config: Config) -> dict[PoolKey, Pool]:
+    """What a predecessor told Serve; where that is not known, Serve is told again, and changes what differs."""
+    path = config.run_dir / "deployed.json"
+    found = msgspec.json.decode(path.read_bytes(), type=dict[str, Pool]) if path.exists() else {}
+    parts = {name: name.split(" ") for name in found}
+    return {(parts[name][0], parts[name][1], parts[name][2]): pool for name, pool in found.items()}
+
+
+def _tell(config: Config, deployed: Mapping[PoolKey, Pool]) -> None:
+    staged = config.run_dir / "deployed.new"
+    staged.write_bytes(msgspec.json.encode({name_of(*key): pool for key, pool in deployed.items()}))
+    staged.rename(config.run_dir / "deployed.json")
 
 
 def _routed(table: Table) -> set[Key]:

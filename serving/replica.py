@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -133,7 +134,11 @@ def _times(session: Session, manifest: Manifest, how: Resources, most: int) -> t
 
 def application(config: str, model: str, version: str, pool: Pool, health_check_period_s: float,
                 drain_s: float) -> Any:  # fmt: skip
-    """What `serve.run` takes for one pool of a version; its only deployment is called DEPLOYMENT."""
+    """What `serve.run` takes for one pool of a version; its only deployment is called DEPLOYMENT.
+
+    Serve calls each deployment new code, and starts all its replicas anew, unless it is told a version: then only what
+    they cannot change while they run is a reason, and a change of their number, say, is none.
+    """
     resources = msgspec.json.encode(pool.resources).decode()
     options: dict[str, Any] = {"num_cpus": pool.cpu}
     if pool.gpu:
@@ -144,7 +149,9 @@ def application(config: str, model: str, version: str, pool: Pool, health_check_
         graceful_shutdown_timeout_s=drain_s + 5.0, graceful_shutdown_wait_loop_s=0.1,
         logging_config={"enable_access_log": False},
     )(Replica)  # fmt: skip
-    return deployment.bind(config, model, version, pool.name, resources, pool.max_batch_rows)
+    arguments = (config, model, version, pool.name, resources, pool.max_batch_rows)
+    told = sha256(repr(arguments).encode()).hexdigest()
+    return deployment.options(version=told, _internal=True).bind(*arguments)
 
 
 def _scaling(pool: Pool) -> dict[str, Any]:

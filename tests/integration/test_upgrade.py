@@ -36,19 +36,30 @@ def test_an_upgrade_costs_no_request_and_no_row(gateway: Gateway) -> None:
 def test_keys_reload_under_load_and_keys_that_cannot_are_named(gateway: Gateway, tmp_path: Path) -> None:
     text = gateway.config.read_text()
     with storm(gateway.url, "same", tmp_path, connections=8) as counted:
-        for deadline_s in (7.0, 8.0):
-            gateway.config.write_text(text.replace("[gateway]", f"[gateway]\ndeadline_s = {deadline_s}"))
-            assert gateway.call("reload").stdout == "in effect: gateway.deadline_s\n"
+        gateway.config.write_text(text.replace("[gateway]", "[gateway]\ndeadline_s = 7.0\nmax_body_bytes = 1000"))
+        assert gateway.call("reload").stdout == "in effect: gateway.deadline_s, gateway.max_body_bytes\n"
     assert counted.requests > 100 and (counted.refused, counted.broken) == (0, 0)
-    gateway.config.write_text(text.replace("[gateway]", "[gateway]\ndeadline_s = 8.0\nmax_body_bytes = 200"))
-    assert httpx.post(f"{gateway.url}/v2/models/same/infer", content=bytes(300)).status_code == 400
-    gateway.call("reload")
-    assert httpx.post(f"{gateway.url}/v2/models/same/infer", content=bytes(300)).status_code == 413
+    assert httpx.post(f"{gateway.url}/v2/models/same/infer", content=bytes(1001)).status_code == 413
     gateway.config.write_text(text.replace("port = 0", "port = 1", 1))
     refused = gateway.call("reload", check=False)
     assert refused.returncode == 1 and "gateway.port: cannot change while it runs" in refused.stderr
     gateway.config.write_text(text)
-    assert "gateway.deadline_s, gateway.max_body_bytes" in gateway.call("reload").stdout
+
+
+def test_resources_change_beside_what_serves_and_the_number_of_replicas_where_it_is(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    (before,) = gateway.replicas("same", "1")
+    with storm(gateway.url, "same", tmp_path, connections=8) as counted:
+        apply(gateway, "resources = { cpu = 0.3 }")
+        until(lambda: [r["pid"] for r in gateway.replicas("same", "1")] != [before["pid"]], "another replica")
+        until(lambda: len(gateway.replicas("same", "1")) == 1, "the end of the one before")
+        (after,) = gateway.replicas("same", "1")
+        apply(gateway, "resources = { cpu = 0.3 }\nreplicas = { min = 2 }")
+        until(lambda: len(gateway.replicas("same", "1")) == 2, "a second replica")
+    assert counted.requests > 100 and (counted.refused, counted.broken) == (0, 0)
+    assert after["pid"] in [replica["pid"] for replica in gateway.replicas("same", "1")]  # it stayed
+    assert gateway.status()["models"]["same"]["versions"]["1"]["pools"]["cpu"]["cpu"] == 0.3
 
 
 @pytest.mark.soak
@@ -65,6 +76,16 @@ def test_twenty_upgrades_under_load(gateway: Gateway, tmp_path: Path) -> None:
             seen |= now
     print(f"{counted.requests} requests; one upgrade took {min(took_s):.1f} to {max(took_s):.1f} s")
     assert counted.requests > 1000 and (counted.refused, counted.broken) == (0, 0)
+
+
+def apply(gateway: Gateway, how: str) -> None:
+    """Have version 1 served in this way."""
+    text = gateway.config.read_text()
+    try:
+        gateway.config.write_text(f'{text}\n[models.same.versions."1"]\n{how}\n')
+        gateway.call("apply", "--yes")
+    finally:
+        gateway.config.write_text(text)
 
 
 def pids(gateway: Gateway) -> set[int]:
