@@ -44,7 +44,7 @@ READ_ONLY = r"""
 mount --bind "$data" "$root/data"
 mount -t sysfs -o ro sysfs "$root/sys"
 ip link set lo up
-for shell in dash bash; do mount --bind /dev/null "$root/usr/bin/$shell"; done  # nothing may need one
+mount --bind /dev/null "$root/usr/bin/dash"  # nothing may need sh; Ray starts the actors of nodes through bash
 mount -o remount,ro "$root/usr/local"
 mount -o remount,bind,ro "$root"
 """

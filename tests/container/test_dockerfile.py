@@ -92,7 +92,7 @@ def test_only_what_is_copied_reaches_the_builder() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["", "whole"])
 def test_its_steps_make_a_container_that_serves(tmp_path: Path, whole: bool) -> None:
-    """As nobody, with nothing to write to but /data, /tmp and /dev/shm, and no shell."""
+    """As nobody, with nothing to write to but /data, /tmp and /dev/shm, and no sh."""
     steps = as_written if whole else _from_the_tests_environment
     root = Builder(stages(TEXT, {}), ROOT, tmp_path, steps).build("runtime").root
     if not whole:
