@@ -132,10 +132,12 @@ def _more_replicas(up: Gateway, count: int) -> None:
 
 
 def _succeeded(up: Gateway, killed: int) -> bool:
+    """Whether the next one answers and has read what is wanted."""
     try:
-        return up.status()["controller"] not in (0, killed)
-    except (httpx.TransportError, KeyError):
+        status = up.status()
+    except httpx.TransportError:
         return False
+    return status["controller"] != killed and "steps" in status["models"]
 
 
 def _ready(up: Gateway) -> set[int]:
