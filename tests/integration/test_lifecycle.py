@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
 import pytest
 
+from serving.discovery import alive
 from tests import models
 from tests.faults import processes
 from tests.faults.load import storm
@@ -40,13 +42,17 @@ def test_versions_share_traffic_by_key_and_a_restart_moves_nobody(tmp_path: Path
 
     config = up.config.read_text()
     up.config.write_text(config + STICKY)  # the registry knows the model: it stays as it is
-    again = _start(up)
+    again, pid = _detached(up)
     try:
         assert _weights(again, "split") == {"1": 0.8, "2": 0.2} and _digests(again) == digests
         assert versions(again.url, "split", "x-request-id", USERS[:500]).items() <= before.items()
-        _ends(again, lambda: again.process.send_signal(signal.SIGINT))
+        again.call("down")
+        assert not alive(pid) and processes.of_folder(again) == []
+        assert not any(_socket_dir(again).rglob("*.sock"))
+        until(lambda: processes.of_session(pid) == [], "the end of Ray", 20)
     finally:
-        _kill(again)
+        if alive(pid):
+            os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -114,18 +120,13 @@ def _digests(up: Gateway) -> dict[str, list[str]]:
     return {name: sorted(v["digest"] for v in m["versions"].values()) for name, m in up.status()["models"].items()}
 
 
-def _start(before: Gateway) -> Gateway:
-    """`up` again on the same data folder."""
-    command = [sys.executable, "-m", "serving.cli", "up", "--config", str(before.config)]
-    log = before.data.parent / "again.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    up = before.data / "run" / "up.json"
-    until(lambda: up.exists() or process.poll() is not None, "`gaugeway up`", 90)
-    assert process.poll() is None, log.read_text()
-    return Gateway(before.config, before.data, process, json.loads(up.read_text())["gateway"])
-
-
-def _kill(up: Gateway) -> None:
-    if up.process.poll() is None:
-        up.process.kill()
+def _detached(before: Gateway) -> tuple[Gateway, int]:
+    """`up --detach` on the same data folder, and its process; a second one is told that it runs."""
+    said = before.call("up", "--detach").stdout.splitlines()
+    found = json.loads((before.data / "run" / "up.json").read_text())
+    assert [line.split() for line in said[:3]] == [["gateway", found["gateway"]], ["admin", found["admin"]],
+                                                   ["metrics", f"{found['metrics']}/metrics"]]  # fmt: skip
+    assert said[3].startswith("ready") and len(said) == 4
+    second = before.call("up", "--detach", check=False)
+    assert second.returncode == 1 and "a gateway runs already" in second.stderr
+    return replace(before, url=found["gateway"]), found["pid"]

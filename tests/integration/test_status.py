@@ -44,3 +44,11 @@ def test_the_controller_has_metrics_of_its_own(gateway: Gateway) -> None:
     assert sample(text, "gaugeway_model_info", model="linear", digest=digest) == 1
     assert sample(text, "gaugeway_replicas", model="linear", version="1", state="ready") == 1
     assert sample(text, "gaugeway_route_weight", model="linear", version="1") == 1
+
+
+def test_the_doctor_knows_the_gateway_that_runs_and_its_ports(gateway: Gateway) -> None:
+    found = {one["check"]: one for one in json.loads(gateway.call("doctor", "--json", check=False).stdout)}
+    assert found["gateway"]["state"] == found["registry"]["state"] == found["artifacts"]["state"] == "ok"
+    ports = [one for check, one in found.items() if check.endswith("port")]
+    assert len(ports) == 4
+    assert all(one["state"] == "ok" and "held by the gateway of this data folder" in one["found"] for one in ports)
