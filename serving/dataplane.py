@@ -64,6 +64,8 @@ class Served:
         self.identity = b"x-gaugeway-version: %s\r\nx-gaugeway-digest: %s\r\n" % (version, digest)
         self.duration: Histogram = page.histogram("request_duration_seconds", **self._labels)
         self._answered: dict[int, Cell] = {}
+        for status in (200, 500, 503, 504):  # from 0 on: a rate does not see the first of a counter that begins at 1
+            self.answered(status)
 
     def remember(self, caching: Cache) -> None:
         """Begin, go on, or stop to give answers again."""
