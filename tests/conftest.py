@@ -1,6 +1,7 @@
 """Marks tests by their folder and runs the fast ones first.
 
-With several test processes (``-n``) all that start gateways share one of them: one cluster, one after the other.
+With several test processes (``-n``) those that start gateways share two of them, one gateway after the other in each:
+a start is mostly waiting. Faults, whose tests measure time, and the conformance suite are in one, the rest in another.
 """
 
 import os
@@ -17,13 +18,14 @@ from tests.postgres import running as postgresql
 
 HERE = Path(__file__).parent
 SLOW = ("conformance", "integration", "faults")  # in this order, after all others
+GROUPS = {"conformance": "conformance and faults", "faults": "conformance and faults", "integration": "integration"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (folder := _folder(item.path)) in SLOW:
             item.add_marker(folder)
-            item.add_marker(pytest.mark.xdist_group("gateways"))
+            item.add_marker(pytest.mark.xdist_group(GROUPS[folder]))
     items.sort(key=lambda item: _rank(item.path))  # stable: the order within a folder stands
 
 

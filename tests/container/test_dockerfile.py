@@ -87,7 +87,7 @@ def test_only_what_is_copied_reaches_the_builder() -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.xdist_group("gateways")
+@pytest.mark.xdist_group("integration")
 @pytest.mark.skipif(os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)), reason="needs root, util-linux, iproute2")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["", "whole"])
