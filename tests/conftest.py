@@ -21,11 +21,13 @@ SLOW = ("conformance", "integration", "faults")  # in this order, after all othe
 GROUPS = {"conformance": "conformance and faults", "faults": "conformance and faults", "integration": "integration"}
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if (folder := _folder(item.path)) in SLOW:
+        item.add_marker(folder)
+        item.add_marker(pytest.mark.xdist_group(GROUPS[folder]))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if (folder := _folder(item.path)) in SLOW:
-            item.add_marker(folder)
-            item.add_marker(pytest.mark.xdist_group(GROUPS[folder]))
     items.sort(key=lambda item: _rank(item.path))  # stable: the order within a folder stands
 
 

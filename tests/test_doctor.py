@@ -210,7 +210,7 @@ PLANTED: list[tuple[Callable[[Patient], None], str, str, str]] = [
     (key_of_everybody, "certificate of [gateway.tls]", "mode 644", "chmod 600"),
     (registry_damaged, "registry", "not a database", "repair"),
     (registry_of_a_newer_gaugeway, "registry", "'v9999', is of a newer Gaugeway", "pip install --upgrade"),
-    (artifact_flipped, "artifacts", "m 1: artifact at", "gaugeway publish m FILE --version 1"),
+    (artifact_flipped, "artifacts", "m 1: artifact sha256/", "gaugeway publish m FILE --version 1"),
     (worker_left, "gateway", "left worker-0 (", "gaugeway up ends them"),
     (gateway_killed, "gateway", "was killed", "gaugeway up starts it again"),
     (gateway_silent, "gateway", "no answer from", "gaugeway down"),

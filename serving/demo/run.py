@@ -52,8 +52,8 @@ def run(*, days: int = 60, speed: float | None = None, exit: bool = False, summa
         every = flights.load(flights.source(), folder / "flights.parquet")
         begin = flights.utc(BEGIN)
         traffic = every.between(begin, begin + days * setup.DAY_S)
-        config = setup.configure(folder / "gateway")
-        setup.fill(config, setup.train(every, folder, console), console)
+        setup.fill(setup.configure(folder / "gateway"), setup.train(every, folder, console), console)
+        config = setup.configure(folder / "gateway")  # again: another program may have taken a port meanwhile
         with _serving(config, console) as running:
             setup.write_toml(running.config, folder / "gaugeway.toml")
             return _replay_and_serve(traffic, running, folder, console, speed, summary, exit)

@@ -45,6 +45,7 @@ def gateway(folder: Path, nodes: Cluster, replicas: int, orphan_s: float = 3.0) 
         yield up
 
 
+@pytest.mark.soak
 def test_a_lost_node_costs_no_request_and_its_replicas_come_back(tmp_path: Path) -> None:
     with cluster(2) as nodes:
         with gateway(tmp_path, nodes, replicas=4) as up:

@@ -81,6 +81,7 @@ def test_a_version_without_requests_goes_to_zero_and_no_request_fails_on_the_way
         assert infer(gateway, "sleeper").status_code == 200
 
 
+@pytest.mark.soak
 def test_a_step_of_load_is_followed_up_and_down_without_a_failure(gateway: Gateway) -> None:
     arrivals = plan([(2.0, 2.0), (WITHIN_S + 1.0, STEP), (1.0, 2.0)])
     found: list[Outcomes] = []

@@ -62,6 +62,7 @@ def asked(up: Gateway, clients: int) -> None:
     assert load.failed == {} and load.wrong == [] and load.answered
 
 
+@pytest.mark.soak
 def test_the_faster_pool_is_used_until_it_is_full_and_one_goes_without_a_failure(tmp_path: Path) -> None:
     both = MODELS.format(f"{FAST}, {SLOW}")
     with running(tmp_path, {"steps": models.slow(6000)}, extra=f"[ray]\ncpus = 2\ngpus = 1\n{both}") as up:

@@ -46,6 +46,7 @@ def test_keys_reload_under_load_and_keys_that_cannot_are_named(gateway: Gateway,
     gateway.config.write_text(text)
 
 
+@pytest.mark.soak
 def test_resources_change_beside_what_serves_and_the_number_of_replicas_where_it_is(
     gateway: Gateway, tmp_path: Path
 ) -> None:
