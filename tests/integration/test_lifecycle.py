@@ -26,6 +26,7 @@ sticky = "header:x-user-id"
 USERS = [f"user-{i}" for i in range(2000)]
 
 
+@pytest.mark.timeout(300)
 def test_versions_share_traffic_by_key_and_a_restart_moves_nobody(tmp_path: Path) -> None:
     with running(tmp_path, {"split": models.linear(), "same": models.slow(1)}) as up:
         _publish(up, tmp_path, "split", models.linear((3.0, 4.0)))
