@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import IO, Any
@@ -24,6 +25,8 @@ from serving.errors import ConfigError, Conflict, NotReady
 from serving.repository import Repository
 from serving.tls import server_context
 from serving.trust import trust
+
+FREE_PORTS = range(20_000, 32_768)  # between Ray's own and those that Linux gives
 
 Progress = Callable[[str], None]
 
@@ -137,13 +140,22 @@ def with_ports(config: Config) -> Config:
     try:
         for (section, key), host in ports.items():
             part = getattr(config, section)
-            taken.append(_bind(host, getattr(part, key), f"[{section}] {key}"))
+            port = getattr(part, key)
+            taken.append(_bind(host, port, f"[{section}] {key}") if port else _bind_any(host, f"[{section}] {key}"))
             chosen = msgspec.structs.replace(part, **{key: taken[-1].getsockname()[1]})
             config = msgspec.structs.replace(config, **{section: chosen})
     finally:
         for sock in taken:
             sock.close()
     return config
+
+
+def _bind_any(host: str, key: str) -> socket.socket:
+    """A free port of those that nobody is given: Ray's processes take the system's, and Ray its own from 10002 on."""
+    for _ in range(100):
+        with suppress(Conflict):
+            return _bind(host, secrets.choice(FREE_PORTS), key)
+    return _bind(host, 0, key)
 
 
 def _bind(host: str, port: int, key: str) -> socket.socket:
