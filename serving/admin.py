@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -18,6 +18,8 @@ from serving import metrics
 from serving.config import Config, Model, parse
 from serving.errors import BadRequest, ConfigError, GaugewayError
 from serving.repository import Desired
+
+T = TypeVar("T")
 
 log = logging.getLogger("gaugeway.admin")
 
@@ -59,10 +61,7 @@ def application(control: Control, host: str = "127.0.0.1") -> web.Application:
         return _json(await asyncio.to_thread(control.status))
 
     async def route(request: web.Request) -> web.Response:
-        try:
-            change = msgspec.json.decode(await request.read(), type=RouteChange)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"the body of a route change: {error}") from None
+        change = _read(await request.read(), RouteChange, "a route change")
         model = request.match_info["model"]
         return _json(await asyncio.to_thread(control.route, model, change.weights, change.by, change.why))
 
@@ -70,10 +69,7 @@ def application(control: Control, host: str = "127.0.0.1") -> web.Application:
         return _json(await asyncio.to_thread(control.desired))
 
     async def apply(request: web.Request) -> web.Response:
-        try:
-            change = msgspec.json.decode(await request.read(), type=ModelsChange)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"the body of a change of models: {error}") from None
+        change = _read(await request.read(), ModelsChange, "a change of models")
         return _json({"desired_generation": await asyncio.to_thread(control.apply, change)})
 
     async def shutdown(request: web.Request) -> web.Response:
@@ -102,6 +98,14 @@ def application(control: Control, host: str = "127.0.0.1") -> web.Application:
         web.post("/admin/v1/succession", succeed),
     ])  # fmt: skip
     return app
+
+
+def _read(body: bytes, kind: type[T], what: str) -> T:
+    """Raises BadRequest."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body of {what}: {error}") from None
 
 
 def _configuration(body: bytes) -> Config:
