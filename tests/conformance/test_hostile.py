@@ -139,18 +139,22 @@ EXPENSIVE = {"chunks without end", "compressed bomb"}
 @pytest.mark.parametrize("what", sorted(TABLE, key=lambda what: what in EXPENSIVE))
 def test_memory_does_not_grow_with_them(server: Server, worker: int, what: str) -> None:
     sent, repeats = TABLE[what][1](server), 10 if what in EXPENSIVE else 100
-    _repeat(server, sent, repeats // 2)  # what is made once: buffers, caches, the interpreter's own pools
-    before = memory_bytes(worker)
-    _repeat(server, sent, repeats)
-    assert memory_bytes(worker) - before < MIB
+    _settles(worker, lambda: _repeat(server, sent, repeats))
 
 
 @pytest.mark.parametrize("what", SLOW)
 def test_memory_does_not_grow_with_the_slow(server: Server, worker: int, what: str) -> None:
-    _slow(server, what)
-    before = memory_bytes(worker)
-    _slow(server, what)
-    assert memory_bytes(worker) - before < MIB
+    _settles(worker, lambda: _slow(server, what))
+
+
+def _settles(worker: int, send: Callable[[], None]) -> None:
+    """A leak grows in every round; buffers, caches and the allocator's own pools grow in the first ones only."""
+    grown = []
+    while len(grown) < 6 and (not grown or grown[-1] >= MIB):
+        before = memory_bytes(worker)
+        send()
+        grown.append(memory_bytes(worker) - before)
+    assert grown[-1] < MIB, grown
 
 
 def _repeat(server: Server, sent: bytes, times: int) -> None:

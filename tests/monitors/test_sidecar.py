@@ -230,6 +230,7 @@ def test_metrics_hold_the_workers_and_the_monitors_numbers_and_what_was_lost(pro
     page.counter("retries_total", model="m", version="1").add(3)
     process.start()
     wait(lambda: process.verdicts()["dropped_rows"]["undecodable"] == 5)
+    wait(lambda: "gaugeway_monitor_state{" in process.get("/metrics").text)  # judged after it is counted
     samples = {
         (s.name, tuple(sorted(s.labels.items()))): s.value
         for family in text_string_to_metric_families(process.get("/metrics").text)
