@@ -30,8 +30,8 @@ class Cluster:
                      log_to_driver=False, logging_level=logging.WARNING, **local)  # fmt: skip
             _hide_token()
             self._controller: Any = ControllerActor.options(
-                name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, max_concurrency=16,
-                scheduling_strategy=_here(),
+                name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, memory=1, max_restarts=-1,
+                max_concurrency=16, scheduling_strategy=_here(),
             ).remote(dump(config))  # fmt: skip
         except BaseException:  # interrupted, say: what was started by then must end
             ray.shutdown()
@@ -67,7 +67,10 @@ class Cluster:
 
 
 def _here() -> NodeAffinitySchedulingStrategy:
-    """The controller belongs to this machine, where its listeners are looked for; to another one if this is lost."""
+    """The controller belongs to this machine, where its listeners are looked for; to another one if this is lost.
+
+    Ray heeds this only for an actor that asks for some resource, a byte of memory say: others go to any node.
+    """
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 

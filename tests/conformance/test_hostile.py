@@ -149,7 +149,7 @@ def test_memory_does_not_grow_with_the_slow(server: Server, worker: int, what: s
 
 def _settles(worker: int, send: Callable[[], None]) -> None:
     """A leak grows in every round; buffers, caches and the allocator's own pools grow in the first ones only."""
-    grown = []
+    grown: list[int] = []
     while len(grown) < 6 and (not grown or grown[-1] >= MIB):
         before = memory_bytes(worker)
         send()

@@ -42,6 +42,7 @@ def gateway(folder: Path, nodes: Cluster, replicas: int, orphan_s: float = 3.0) 
     with running(folder, {"steps": models.slow(1000)}, extra=extra) as up:
         until(lambda: len(_ready(up)) == replicas, "the replicas")
         until(lambda: len(_workers(up)) == len(nodes.raylets), "a worker on each node")
+        assert _own(up) == nodes.raylets[0], "the controller is not on the node that `up` joined"
         yield up
 
 
@@ -101,11 +102,10 @@ def test_the_head_is_lost_and_a_fresh_start_brings_back_what_sql_has(tmp_path: P
 
 
 def _lose_one(up: Gateway, nodes: Cluster, load: Load) -> None:
-    """The last of those that are there, but for that of `up` itself; until all replicas are there again."""
+    """The last of those that are there, never that of `up` itself; until all replicas are there again."""
     before = load.answered
     until(lambda: load.answered > before + 100, "load")
-    own = psutil.Process(up.status()["controller"]).ppid()
-    number = max(n for n, raylet in enumerate(nodes.raylets) if psutil.pid_exists(raylet) and raylet != own)
+    number = max(n for n, raylet in enumerate(nodes.raylets) if psutil.pid_exists(raylet) and raylet != _own(up))
     wanted, there = len(_ready(up)), _on(up, nodes.raylets[number])
     assert there, "the lost node has no replica"
     nodes.kill_raylet(number)
@@ -139,6 +139,11 @@ def _succeeded(up: Gateway, killed: int) -> bool:
     except httpx.TransportError:
         return False
     return status["controller"] != killed and "steps" in status["models"]
+
+
+def _own(up: Gateway) -> int:
+    """The raylet that started the controller."""
+    return int(psutil.Process(up.status()["controller"]).ppid())
 
 
 def _ready(up: Gateway) -> set[int]:
