@@ -2,7 +2,7 @@
 
 An idle system adds no delay, a busy one batches by itself; there is no delay to tune. Each request fails or
 succeeds alone: a batch that fails is run again one by one, and the requests of a lost replica go to another,
-each alone, within the deadline and a budget of retried batches.
+on another node if there is one, each alone, within the deadline and a budget of retried batches.
 """
 
 import asyncio
@@ -17,15 +17,9 @@ from serving import frames
 from serving.admission import DEFAULT, Admission
 from serving.channel import Call, Link, Outcome, Result
 from serving.deadlines import Deadlines
-from serving.errors import (
-    BadRequest,
-    DeadlineExceeded,
-    GaugewayError,
-    ModelFailure,
-    NotReady,
-    ReplicaLost,
-)
+from serving.errors import BadRequest, DeadlineExceeded, GaugewayError, ModelFailure, NotReady, ReplicaLost
 from serving.frames import Layouts
+from serving.locality import elsewhere
 from serving.manifest import Manifest
 from serving.pools import Pools
 from serving.protocol import Array
@@ -77,6 +71,7 @@ class Item:
     priority: int = DEFAULT
     submitted: float = 0.0
     attempts: int = 0
+    lost_on: str | None = None  # the host whose replica was lost under it
     queued: bool = False
     batch: "Batch | None" = None  # under way
 
@@ -248,6 +243,8 @@ class Batcher:
         """Where it goes. None also to wait for a faster pool: then it is asked again, whatever happens."""
         bound = 1 if item.attempts else MAX_INFLIGHT
         links = [link for link in self.links if link not in self._reserved] if self._reserved else self.links
+        if item.lost_on is not None:
+            links = elsewhere(links, self.links, item.lost_on)
         if not self._pools.mixed:
             return self._pools.least_loaded(links, bound)
         waited_s, joined = time.monotonic() - item.submitted, item.key is not None
@@ -347,7 +344,7 @@ class Batcher:
         again: list[Item] = []
         self._suspects.forget(now)
         for item in batch.items:
-            item.attempts += 1
+            item.attempts, item.lost_on = item.attempts + 1, link.host
             self._suspects.died(item.inputs, link, now)
             if allowed and item.attempts <= self._retries and not item.promise.done():
                 again.append(item)

@@ -97,11 +97,11 @@ class Link(asyncio.BufferedProtocol):
     """The gateway's end of one connection to one replica. Buffers in `arena` are read there, if the replica can.
 
     They are kept until the replica has answered, also when nobody waits for the answer: it may still read them.
-    `far`: the replica is on another node.
+    `host`: where the replica is, if that is another node; then the link is `far`.
     """
 
-    def __init__(self, changed: Callable[["Link"], None], arena: Arena | None = None, far: bool = False) -> None:
-        self._changed, self._arena, self.far = changed, arena, far
+    def __init__(self, changed: Callable[["Link"], None], arena: Arena | None = None, host: str = "") -> None:
+        self._changed, self._arena, self.host, self.far = changed, arena, host, bool(host)
         self._splitter, self._layouts = Splitter(), Layouts()
         self._calls: dict[int, Call] = {}
         self._forgotten: dict[int, list[memoryview | bytes]] = {}
@@ -258,7 +258,7 @@ async def connect_far(address: str, trust: Trust, changed: Callable[[Link], None
     Memory is not shared with another machine, so there is no arena.
     """
     host, _, port = address.rpartition(":")
-    link = Link(changed, far=True)
+    link = Link(changed, host=host)
     loop = asyncio.get_running_loop()
     transport, visit = await loop.create_connection(
         lambda: Visit(trust, link), host.strip("[]"), int(port), ssl=trust.client

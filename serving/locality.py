@@ -8,6 +8,7 @@ changes no other's rank, so at most one link of a gateway moves, and gateways ch
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Protocol, TypeVar
 
 MOST = 64
 
@@ -23,6 +24,24 @@ def chosen(gateway: str, near: Iterable[str], far: Iterable[str], most: int = MO
     here, there = set(near), set(far)
     room = max(0, most - len(here))
     return here | (there if len(there) <= room else set(sorted(there, key=lambda one: _rank(gateway, one))[:room]))
+
+
+class Placed(Protocol):
+    """A link: `host` is the node of its replica, empty for the own one."""
+
+    @property
+    def host(self) -> str: ...
+
+
+L = TypeVar("L", bound=Placed)
+
+
+def elsewhere(free: list[L], links: list[L], host: str) -> list[L]:
+    """Of the `free` ones those that are not on `host`, if any of all `links` is not: else there is no choice.
+
+    A node that lost one replica may be losing all of them: what is tried once more must not meet the next.
+    """
+    return [link for link in free if link.host != host] if any(link.host != host for link in links) else free
 
 
 def _rank(gateway: str, replica: str) -> tuple[bytes, str]:

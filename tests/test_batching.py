@@ -325,6 +325,26 @@ def test_a_killed_replica_loses_no_request_unless_retries_are_off(tmp_path: Path
         assert failed and all(isinstance(error, NotReady) for error in failed)
 
 
+def test_what_a_node_lost_is_tried_on_another_node_even_if_it_must_wait(tmp_path: Path) -> None:
+    with processes(tmp_path, 3, run_s=0.3) as (other, dies, neighbour):
+
+        async def main() -> None:
+            desk = Desk(manifest())
+            await desk.link(other.socket)
+            first = asyncio.create_task(desk.ask(1))
+            await until(lambda: desk.batcher.links[0].inflight)
+            lost = await desk.link(dies.socket)
+            second = asyncio.create_task(desk.ask(2))
+            await until(lambda: lost.inflight)
+            lost.host = (await desk.link(neighbour.socket)).host = "another machine"
+            dies.kill()
+            assert list(await asyncio.gather(first, second)) == [2.0, 4.0]
+            await desk.close()
+
+        asyncio.run(main())
+        assert other.computed == [1, 2] and neighbour.computed == []
+
+
 def test_a_stopped_replica_gets_no_new_work_and_loses_nothing(tmp_path: Path) -> None:
     with processes(tmp_path, 2, run_s=0.004) as (lives, stops):
 

@@ -1,11 +1,12 @@
 """Links: near ones always, far ones up to a bound, by ranks that no other's coming or going changes."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.locality import chosen
+from serving.locality import chosen, elsewhere
 
 NAMES = st.sets(st.text(min_size=1, max_size=8), max_size=40)
 
@@ -36,3 +37,15 @@ def test_many_gateways_spread_over_all_replicas() -> None:
     deviation = (300 * 0.1 * 0.9) ** 0.5
     assert sum(links.values()) == 3000
     assert all(abs(links[one] - 30) < 5 * deviation for one in replicas)
+
+
+@dataclass(frozen=True)
+class Placed:
+    host: str
+
+
+def test_elsewhere_is_another_node_if_there_is_one_though_it_may_be_busy() -> None:
+    own, near, far = Placed(""), Placed(""), Placed("there")
+    assert elsewhere([own, far], [own, near, far], "") == [far]
+    assert elsewhere([own, near], [own, near, far], "") == []
+    assert elsewhere([own, near], [own, near], "") == [own, near]

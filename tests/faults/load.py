@@ -39,6 +39,7 @@ class Load:
     clients: int = 4
     statuses: "Counter[int]" = field(default_factory=Counter)
     wrong: list[tuple[int, object]] = field(default_factory=list)
+    refusals: list[bytes] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -64,6 +65,8 @@ class Load:
                 connection.close()
                 status, content = 0, b""
             self.statuses[status] += 1
+            if status not in (200, 0) and len(self.refusals) < 10:
+                self.refusals.append(content)
             if status == 200 and json.loads(content)["outputs"][0]["data"] != [k]:
                 self.wrong.append((k, json.loads(content)))
         connection.close()

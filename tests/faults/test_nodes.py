@@ -53,7 +53,7 @@ def test_a_lost_node_costs_no_request_and_its_replicas_come_back(tmp_path: Path)
             with Load(up.url, "steps").running() as load, storm(up.url, "steps", tmp_path, 8) as counted:
                 _lose_one(up, nodes, load)
                 until(lambda: len(_workers_alive(up)) == 1, "the end of the lost node's worker", 20)
-            assert load.failed == {} and load.wrong == []
+            assert load.failed == {} and load.wrong == [], load.refusals
             assert (counted.refused, counted.broken) == (0, 0)
         assert processes.of_folder(up) == []
 
@@ -72,7 +72,7 @@ def test_three_nodes_one_lost_one_joins_the_controller_killed(tmp_path: Path) ->
                 joined = until(lambda: _on(up, nodes.raylets[-1]), "a replica on the node that joined")
                 until(lambda: _loaded(joined), "its part of the load")
                 _kill_controller(up, load)
-            assert load.failed == {} and load.wrong == []
+            assert load.failed == {} and load.wrong == [], load.refusals
             assert (counted.refused, counted.broken) == (0, 0)
         assert processes.of_folder(up) == []
 
