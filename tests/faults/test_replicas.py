@@ -32,12 +32,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def test_no_request_is_lost_or_mixed_up_when_replicas_are_killed_under_load(gateway: Gateway, tmp_path: Path) -> None:
-    with Load(gateway.url, "steps").running() as load, storm(gateway.url, "steps", tmp_path) as counted:
+    few = 8  # that one replica alone can answer on a slow machine: what is too much is refused, as it should be
+    with Load(gateway.url, "steps").running() as load, storm(gateway.url, "steps", tmp_path, few) as counted:
         for _ in range(3):
             answered = load.answered
             until(lambda seen=answered: load.answered > seen + 50, "load")  # type: ignore[misc]
             _kill_one(gateway)
-    assert load.failed == {} and load.wrong == [] and load.answered > 150
+    assert load.failed == {} and load.wrong == [] and load.answered > 150, load.refusals
     assert (counted.refused, counted.broken) == (0, 0) and counted.requests > 150
 
 
