@@ -1,7 +1,7 @@
 """More load than there is capacity: what can be answered in time is, the rest is refused at once, and then it is over.
 
-Every level lasts `SECONDS`. What is in time is a question only where nothing else runs: ``make soak`` asks it, with a
-minute for each level.
+Every level lasts `SECONDS`; ``make soak`` runs these tests with a minute each, and those that need the machine for
+themselves.
 """
 
 import os
@@ -64,17 +64,15 @@ def peak(site: Site) -> float:
 
 
 @pytest.fixture(scope="module", params=LEVELS, ids=lambda times: f"{times}-times")
-def overload(site: Site, request: pytest.FixtureRequest) -> Level:
+def overload(site: Site, peak: float, request: pytest.FixtureRequest) -> Level:
     return level(site, request.param, SECONDS, MIX)
 
 
-@ALONE
-def test_what_can_be_answered_in_time_is(peak: float, overload: Level) -> None:
+def test_what_can_be_answered_in_time_is(overload: Level, peak: float) -> None:
     assert overload.report.wrong == 0
     assert overload.report.goodput_per_s >= 0.9 * peak, overload.report.statuses
 
 
-@ALONE
 def test_who_is_let_in_is_answered_within_the_deadline(overload: Level) -> None:
     """99 % of them; and next to nothing is computed that nobody waits for."""
     statuses, good = overload.report.statuses, overload.report.good
@@ -102,15 +100,10 @@ def test_the_queue_stays_below_its_bound_and_memory_flat(overload: Level) -> Non
 
 
 def test_health_is_answered_throughout(overload: Level) -> None:
-    assert overload.watch.unhealthy == [] and len(overload.watch.health_s) > 10
+    assert overload.watch.unhealthy == []
+    assert len(overload.watch.health_s) > 10 and np.quantile(overload.watch.health_s, 0.99) < 0.1
 
 
-@ALONE
-def test_health_is_answered_at_once(overload: Level) -> None:
-    assert np.quantile(overload.watch.health_s, 0.99) < 0.1
-
-
-@ALONE
 def test_the_critical_are_answered_as_long_as_they_alone_are_not_too_many(overload: Level) -> None:
     """They are a tenth of the load, so at ten times the capacity they are all of it."""
     critical = overload.report.classes[0]
@@ -130,7 +123,6 @@ def test_after_ten_times_the_load_it_is_as_before_within_seconds(site: Site) -> 
     assert slowest_back < slowest_before + RUN_S, (slowest_before, slowest_back)
 
 
-@ALONE
 def test_a_storm_of_retries_is_over_soon(site: Site) -> None:
     assert after_a_storm(site) > 0.95
 
