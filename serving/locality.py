@@ -27,21 +27,25 @@ def chosen(gateway: str, near: Iterable[str], far: Iterable[str], most: int = MO
 
 
 class Placed(Protocol):
-    """A link: `host` is the node of its replica, empty for the own one."""
+    """A link: `host` is the node of its replica, empty for the own one; `state` as `serving.channel.State`."""
 
     @property
     def host(self) -> str: ...
+    @property
+    def state(self) -> str: ...
 
 
 L = TypeVar("L", bound=Placed)
 
 
 def elsewhere(free: list[L], links: list[L], host: str) -> list[L]:
-    """Of the `free` ones those that are not on `host`, if any of all `links` is not: else there is no choice.
+    """Of the `free` ones those that are not on `host`, if any ready one of all `links` is not: else all.
 
-    A node that lost one replica may be losing all of them: what is tried once more must not meet the next.
+    A node that lost one replica may be losing all of them: what is tried once more must not meet the next, and waits
+    rather for a busy one. For one that does not answer it must not wait.
     """
-    return [link for link in free if link.host != host] if any(link.host != host for link in links) else free
+    others = any(link.host != host and link.state == "ready" for link in links)
+    return [link for link in free if link.host != host] if others else free
 
 
 def _rank(gateway: str, replica: str) -> tuple[bytes, str]:

@@ -42,6 +42,7 @@ def test_many_gateways_spread_over_all_replicas() -> None:
 @dataclass(frozen=True)
 class Placed:
     host: str
+    state: str = "ready"
 
 
 def test_elsewhere_is_another_node_if_there_is_one_though_it_may_be_busy() -> None:
@@ -49,3 +50,8 @@ def test_elsewhere_is_another_node_if_there_is_one_though_it_may_be_busy() -> No
     assert elsewhere([own, far], [own, near, far], "") == [far]
     assert elsewhere([own, near], [own, near, far], "") == []
     assert elsewhere([own, near], [own, near], "") == [own, near]
+
+
+def test_nobody_waits_for_another_node_that_does_not_answer() -> None:
+    own, silent = Placed(""), Placed("there", "suspect")
+    assert elsewhere([own, silent], [own, silent], "") == [own, silent]
