@@ -1,6 +1,7 @@
 """Two pools of different speed behind one batcher: real engines on real sockets."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from serving.channel import connect_far
 from serving.engine import Engine
+from serving.protocol import Array
 from serving.speed import Line
 from serving.trust import Trust
 from tests.replicas import SECRET, Function, listening, manifest, until
@@ -103,7 +105,14 @@ def test_when_a_pool_is_gone_the_other_goes_on(tmp_path: Path) -> None:
 
 def test_what_idles_on_the_own_node_goes_first_and_all_share_what_is_too_much_for_it(tmp_path: Path) -> None:
     async def main() -> None:
-        near, far = (Function(lambda x: 2 * x, FAST_S) for _ in range(2))
+        full, go_on = threading.Event(), threading.Event()
+
+        def held(x: Array) -> Array:
+            """Twice it; while the node is full, not before the other has worked."""
+            assert not full.is_set() or go_on.wait(5)
+            return 2 * x
+
+        near, far = Function(held, FAST_S), Function(lambda x: 2 * x, FAST_S)
         here, there = (Engine(manifest(), model, expected_s=1.0) for model in (near, far))
         desk = Desk(manifest(), max_batch_rows=1)
         async with listening(here, tmp_path / "here"), listening(there, tmp_path / "there"):
@@ -114,8 +123,11 @@ def test_what_idles_on_the_own_node_goes_first_and_all_share_what_is_too_much_fo
             desk.batcher.attach(link)
             assert [await desk.ask(k) for k in range(20)] == [2 * k for k in range(20)]
             assert (len(near.calls), len(far.calls)) == (20, 0)
-            await asyncio.gather(*(desk.ask(k) for k in range(60)))
-            assert sum(map(len, far.calls)) > 20
+            full.set()
+            asked = [asyncio.create_task(desk.ask(k)) for k in range(60)]
+            await until(lambda: sum(map(len, far.calls)) == 58)  # all but the two that the near one holds
+            go_on.set()
+            assert [await one for one in asked] == [2 * k for k in range(60)]
             await desk.close()
 
     asyncio.run(main())
