@@ -46,8 +46,8 @@ def check(facts: Facts) -> list[Finding]:
         return [_leftovers(facts)]
     if facts.silence:
         return [fault("gateway", f"process {facts.pid} runs, but: {facts.silence}",
-                      "the log of the controller (session_latest/logs in Ray's temporary folder) says why; it starts again by itself,"
-                      " else: gaugeway down, gaugeway up")]  # fmt: skip
+                      "the log of the controller (session_latest/logs in Ray's temporary folder) says why; it starts"
+                      " again by itself, else: gaugeway down, gaugeway up")]  # fmt: skip
     if facts.problem or facts.down:
         return [fault("gateway", "; ".join(filter(None, [facts.problem, *(f"{name} is down" for name in facts.down)])),
                       "logs/ below the data folder says why of a process; see docs/operations.md")]  # fmt: skip
