@@ -54,48 +54,55 @@ class RouteChange(msgspec.Struct, forbid_unknown_fields=True):
     why: str = ""
 
 
-def application(control: Control, host: str = "127.0.0.1") -> web.Application:
-    """The API as an aiohttp application, which answers to the names of loopback and to `host`, where it listens."""
+class _Api:
+    """A handler for each route. What blocks is run in a thread."""
 
-    async def status(request: web.Request) -> web.Response:
-        return _json(await asyncio.to_thread(control.status))
+    def __init__(self, control: Control) -> None:
+        self._control = control
 
-    async def route(request: web.Request) -> web.Response:
+    async def status(self, request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(self._control.status))
+
+    async def route(self, request: web.Request) -> web.Response:
         change = _read(await request.read(), RouteChange, "a route change")
         model = request.match_info["model"]
-        return _json(await asyncio.to_thread(control.route, model, change.weights, change.by, change.why))
+        return _json(await asyncio.to_thread(self._control.route, model, change.weights, change.by, change.why))
 
-    async def desired(request: web.Request) -> web.Response:
-        return _json(await asyncio.to_thread(control.desired))
+    async def desired(self, request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(self._control.desired))
 
-    async def apply(request: web.Request) -> web.Response:
+    async def apply(self, request: web.Request) -> web.Response:
         change = _read(await request.read(), ModelsChange, "a change of models")
-        return _json({"desired_generation": await asyncio.to_thread(control.apply, change)})
+        return _json({"desired_generation": await asyncio.to_thread(self._control.apply, change)})
 
-    async def shutdown(request: web.Request) -> web.Response:
-        control.ask_to_stop()
+    async def shutdown(self, request: web.Request) -> web.Response:
+        self._control.ask_to_stop()
         return _json({"stopping": True})
 
-    async def reload(request: web.Request) -> web.Response:
-        return _json(await asyncio.to_thread(control.renew, _configuration(await request.read())))
+    async def reload(self, request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(self._control.renew, _configuration(await request.read())))
 
-    async def upgrade(request: web.Request) -> web.Response:
-        return _json(await asyncio.to_thread(control.renew, None))
+    async def upgrade(self, request: web.Request) -> web.Response:
+        return _json(await asyncio.to_thread(self._control.renew, None))
 
-    async def succeed(request: web.Request) -> web.Response:
-        await asyncio.to_thread(control.succeed)
+    async def succeed(self, request: web.Request) -> web.Response:
+        await asyncio.to_thread(self._control.succeed)
         return _json({"restarting": True})
 
+
+def application(control: Control, host: str = "127.0.0.1") -> web.Application:
+    """The API as an aiohttp application, which answers to the names of loopback and to `host`, where it listens."""
+    api = _Api(control)
     app = web.Application(middlewares=[_guard({*_LOOPBACK, f"[{host}]" if ":" in host else host}), _errors])
     app.add_routes([
-        web.get("/admin/v1/status", status),
-        web.put("/admin/v1/routes/{model}", route),
-        web.get("/admin/v1/models", desired),
-        web.put("/admin/v1/models", apply),
-        web.post("/admin/v1/shutdown", shutdown),
-        web.post("/admin/v1/reload", reload),
-        web.post("/admin/v1/upgrade", upgrade),
-        web.post("/admin/v1/succession", succeed),
+        web.get("/admin/v1/status", api.status),
+        web.put("/admin/v1/routes/{model}", api.route),
+        web.get("/admin/v1/models", api.desired),
+        web.put("/admin/v1/models", api.apply),
+        web.post("/admin/v1/shutdown", api.shutdown),
+        web.post("/admin/v1/reload", api.reload),
+        web.post("/admin/v1/upgrade", api.upgrade),
+        web.post("/admin/v1/succession", api.succeed),
     ])  # fmt: skip
     return app
 
