@@ -1,0 +1,157 @@
+"""Why an alarm is on: pure functions of the reference and of the counts of the last blocks."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.drift.change import Onset, locate, starts
+from monitors.drift.watch import WINDOW_BLOCKS, Past
+from monitors.explain import cells
+from monitors.explain.diagnoses import Diagnosis, Observed, diagnose, swapped_columns
+from monitors.explain.explanation import Cell, Direction, Explanation, Point
+from monitors.explain.wording import sentences
+from monitors.reference import Marginal
+
+FEW = 10  # independent rows of a category expected and none there: it vanished
+EVEN = 3.0  # times more rows moved one way than the other: a direction
+MOST = 10  # features of a version that are explained at once
+MOST_PAIRED = 30  # features in alarm among which swapped columns are looked for
+
+Counts = NDArray[np.int64]
+
+
+def explain(
+    name: str,
+    law: Marginal,
+    window_counts: Sequence[Sequence[int]] | NDArray[np.int64],
+    times: Sequence[float],
+    *,
+    log_e: Sequence[float] = (),
+    threshold: float = 0.0,
+    since: float | None = None,
+    onset: Onset | None = None,
+    design_effect: float = 1.0,
+    alarm: bool = True,
+    also: Sequence[Diagnosis] = (),
+) -> Explanation:
+    """What changed in feature `name`, whose reference is `law`.
+
+    `window_counts`, shape (blocks, K), are the rows per cell of its last judged blocks, oldest first, and `times`
+    when these ended; `log_e` is the evidence then, of which `threshold` raises an alarm, as it did at `since`. The
+    change is looked for among the blocks, unless `onset` is known. Without `alarm` nothing is said to have changed.
+    `design_effect` rows are worth one; `also` are diagnoses of several features. Raises ValueError without a row.
+
+    >>> from monitors.reference import marginal
+    >>> rng = np.random.default_rng(1)
+    >>> law = marginal(rng.normal(55, 10, size=5000), "numeric")
+    >>> blocks = [law.count(rng.normal(55 if day < 6 else 48, 10, size=300)) for day in range(9)]
+    >>> found = explain("temp", law, blocks, [86400.0 * (day + 1) for day in range(9)])
+    >>> found.onset.at / 86400, found.direction, [round(median.value) for median in found.median]
+    (6.0, 'lower', [55, 48])
+    """
+    counts = np.asarray(window_counts, np.int64).reshape(-1, law.size)
+    if not counts.any():
+        raise ValueError(f"feature {name!r} has no row in its last {len(counts)} blocks")
+    found = (onset or locate(law, counts, times, design_effect)) if alarm else None
+    newest = _since(found, times)
+    now = counts[newest].sum(0)
+    seen = Observed(law, now, design_effect)
+    explanation = Explanation(
+        feature=name,
+        kind=law.kind,
+        alarm=alarm,
+        since=since,
+        onset=found,
+        rows=int(now.sum()),
+        blocks=len(counts[newest]),
+        direction=_direction(law, now),
+        moved=float(np.abs(_shares(now) - _shares(law.counts)).sum() / 2),
+        median=_medians(law, now),
+        cells=_cells(law, now),
+        vanished=_vanished(seen),
+        diagnoses=(*also, *diagnose(seen)),
+        evidence=tuple(Point(end, nats) for end, nats in zip(times, log_e, strict=False)),
+        threshold=threshold,
+    )
+    return msgspec.structs.replace(explanation, text=sentences(explanation))
+
+
+def explain_past(name: str, law: Marginal, past: Past, also: Sequence[Diagnosis] = ()) -> Explanation:
+    """As `explain`, from what the monitor keeps of the feature. Raises ValueError without a row."""
+    return explain(
+        name, law, past.counts, past.ends, log_e=past.log_e, threshold=past.threshold, since=past.since,
+        onset=past.onset, design_effect=past.design_effect, alarm=past.since is not None, also=also,
+    )  # fmt: skip
+
+
+def explain_version(laws: Mapping[str, Marginal], pasts: Mapping[str, Past]) -> list[Explanation]:
+    """Its features in alarm, at most `MOST`, the strongest evidence first; what only several of them show is added."""
+    names = [name for name in ranked(pasts) if name in laws and pasts[name].since is not None]
+    swaps = swapped_columns({name: _observed(laws[name], pasts[name]) for name in names[:MOST_PAIRED]})
+    return [
+        explain_past(name, laws[name], pasts[name], [swaps[name]] if name in swaps else []) for name in names[:MOST]
+    ]
+
+
+def ranked(pasts: Mapping[str, Past]) -> list[str]:
+    """The features by the largest evidence of their kept blocks, the strongest first."""
+    return sorted(pasts, key=lambda name: (-max(pasts[name].log_e, default=0.0), name))
+
+
+def _observed(law: Marginal, past: Past) -> Observed:
+    counts = np.array(past.counts, np.int64)
+    return Observed(law, counts[_since(past.onset, past.ends)].sum(0), past.design_effect)
+
+
+def _since(onset: Onset | None, ends: Sequence[float]) -> slice:
+    """The blocks that began then or later, all kept ones if it was before them; without a change the last ones."""
+    if onset is None:
+        return slice(-WINDOW_BLOCKS, None)
+    began = starts(ends)
+    return slice(next((k for k, start in enumerate(began) if start >= onset.at), len(began) - 1), None)
+
+
+def _cells(law: Marginal, now: Counts) -> tuple[Cell, ...]:
+    before, after = _shares(law.counts), _shares(now)
+    moved = np.abs(after - before)
+    parts = moved / max(float(moved.sum()), 1e-300)
+    rows = zip(cells.names(law), before.tolist(), after.tolist(), parts.tolist(), strict=True)
+    return tuple(Cell(*row) for row in rows)
+
+
+def _direction(law: Marginal, now: Counts) -> Direction:
+    """Of the values that are there: rows that moved up against rows that moved down."""
+    if law.kind == "categorical":
+        return "categories"
+    before, after = _shares(law.counts[:-1]), _shares(now[:-1])
+    gap = np.cumsum(before - after)
+    up, down = float(gap.clip(min=0).sum()), float((-gap).clip(min=0).sum())
+    if up > EVEN * down:
+        return "higher"
+    if down > EVEN * up:
+        return "lower"
+    third = max(1, len(before) // 3)
+    outer = np.r_[0:third, len(before) - third : len(before)]
+    more = float((after - before)[outer].sum())
+    if abs(more) < float(np.abs(after - before).sum()) / 4:
+        return "otherwise"
+    return "wider" if more > 0 else "narrower"
+
+
+def _medians(law: Marginal, now: Counts) -> tuple[cells.Median, cells.Median] | None:
+    before, after = cells.median(law, law.counts), cells.median(law, now)
+    return (before, after) if before and after else None
+
+
+def _vanished(seen: Observed) -> tuple[str, ...]:
+    expected = _shares(seen.law.counts) * seen.counts.sum() / seen.design_effect
+    gone = (seen.counts == 0) & (expected >= FEW)
+    return tuple(cells.names(seen.law)[k] for k in np.flatnonzero(gone[: len(seen.law.categories)]))
+
+
+def _shares(counts: Sequence[int] | Counts) -> NDArray[np.float64]:
+    rows = np.asarray(counts, np.float64)
+    share: NDArray[np.float64] = rows / max(1.0, float(rows.sum()))
+    return share

@@ -1,0 +1,70 @@
+"""An explanation as a picture. Needs the extra `plots`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from monitors.explain.explanation import Explanation
+from monitors.explain.wording import named, when
+
+matplotlib.use("Agg")
+from matplotlib import dates, pyplot  # the backend is chosen before
+from matplotlib.axes import Axes
+
+REFERENCE, NOW, EVIDENCE, THRESHOLD, CHANGE = "#999999", "#d62728", "#1f77b4", "#333333", "#ff7f0e"
+_LONGEST = 24  # characters of a cell's name
+
+
+def draw(path: Path, found: Explanation) -> None:
+    """Reference and now by cell; the evidence over the kept blocks with its threshold and the change.
+
+    PNG, SVG or PDF, by the ending of `path`.
+    """
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold a dollar sign
+        _draw(path, found)
+
+
+def _draw(path: Path, found: Explanation) -> None:
+    figure, panels = pyplot.subplots(2, 1, figsize=(10, 8), layout="constrained", height_ratios=(3, 2))
+    figure.suptitle(_title(found), fontsize=11, wrap=True)
+    _cells(panels[0], found)
+    _evidence(panels[1], found)
+    for axes in panels:
+        axes.grid(alpha=0.3, axis="y")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _title(found: Explanation) -> str:
+    lines = [named(found.feature), *(diagnosis.sentence for diagnosis in found.diagnoses)]
+    return "\n".join(lines)
+
+
+def _cells(axes: Axes, found: Explanation) -> None:
+    at = np.arange(len(found.cells))
+    now = "last blocks" if found.onset is None else f"since {when(found.onset.at)}"
+    axes.bar(at - 0.2, [cell.reference for cell in found.cells], 0.4, color=REFERENCE, label="reference")
+    axes.bar(at + 0.2, [cell.now for cell in found.cells], 0.4, color=NOW, label=now)
+    names = [cell.name if len(cell.name) <= _LONGEST else f"{cell.name[: _LONGEST - 1]}…" for cell in found.cells]
+    axes.set_xticks(at, names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_ylabel("share of the rows")
+
+
+def _evidence(axes: Axes, found: Explanation) -> None:
+    moments = [datetime.fromtimestamp(point.end, UTC) for point in found.evidence]
+    axes.plot(moments, [point.log_e for point in found.evidence], color=EVIDENCE, marker=".", label="evidence")
+    axes.axhline(found.threshold, color=THRESHOLD, linestyle="--", label="raises an alarm")
+    if found.onset is not None:
+        first, last = (datetime.fromtimestamp(at, UTC) for at in (found.onset.earliest, found.onset.latest))
+        if first < last:
+            axes.axvspan(first, last, color=CHANGE, alpha=0.15)
+        axes.axvline(datetime.fromtimestamp(found.onset.at, UTC), color=CHANGE, label="likeliest change")
+    if found.since is not None:
+        axes.axvline(datetime.fromtimestamp(found.since, UTC), color=NOW, linestyle=":", label="alarm raised")
+    locator = dates.AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    axes.set_ylabel("nats")

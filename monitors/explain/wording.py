@@ -1,0 +1,77 @@
+"""An explanation as a few sentences for people who know the feature, and no statistics."""
+
+from datetime import UTC, datetime
+
+from monitors.drift.change import Onset
+from monitors.explain.cells import number, percent
+from monitors.explain.explanation import Cell, Explanation
+from monitors.reference import PREDICTION
+
+CARRIERS = 3  # cells that are named
+_DAY = 86400.0
+
+
+def sentences(found: Explanation) -> str:
+    """When, which way, how far, where, and what is probably broken."""
+    parts = [_what(found), _moved(found), _vanished(found), *(one.sentence for one in found.diagnoses)]
+    return " ".join(filter(None, [*parts, _evidence(found)]))
+
+
+def named(feature: str) -> str:
+    return "The prediction" if feature == PREDICTION else feature
+
+
+def when(at: float) -> str:
+    """
+    >>> when(1378166400.0), when(1378200600.0)
+    ('Tue 3 Sep 2013', 'Tue 3 Sep 2013 09:30 UTC')
+    """
+    moment = datetime.fromtimestamp(at, UTC)
+    day = f"{moment:%a} {moment.day} {moment:%b %Y}"
+    return day if at % _DAY == 0 else f"{day} {moment:%H:%M} UTC"
+
+
+def _what(found: Explanation) -> str:
+    name = named(found.feature)
+    if not found.alarm:
+        return f"{name}: no alarm is on. This is how its last {found.blocks} blocks stand beside the reference."
+    assert found.onset is not None
+    words = {
+        "higher": "is higher", "lower": "is lower", "wider": "is spread wider", "narrower": "is less spread",
+        "otherwise": "is distributed in another way", "categories": "has other shares of its values",
+    }  # fmt: skip
+    return f"{name} {words[found.direction]} than in the reference since {_since(found.onset)}."
+
+
+def _since(onset: Onset) -> str:
+    about = f"about {when(onset.at)}"
+    if onset.earliest == onset.latest:
+        return about
+    return f"{about} (between {when(onset.earliest)} and {when(onset.latest)})"
+
+
+def _moved(found: Explanation) -> str:
+    """The median, the share of the rows that moved, and the cells that carry it."""
+    median = ""
+    if found.median is not None:
+        before, now = map(str, found.median)
+        median = f"Its median stayed at {now}. " if before == now else f"Its median went from {before} to {now}. "
+    rows = f"{percent(found.moved)} of {number(found.rows)} rows lie elsewhere than in the reference"
+    carriers = sorted(found.cells, key=lambda cell: -cell.moved)[:CARRIERS]
+    named = ", ".join(_cell(cell) for cell in carriers if cell.moved >= 0.05)
+    return f"{median}{rows}{': ' + named if named else ''}."
+
+
+def _cell(cell: Cell) -> str:
+    return f"{cell.name} {percent(cell.reference)} → {percent(cell.now)}"
+
+
+def _vanished(found: Explanation) -> str:
+    return f"No longer seen: {', '.join(found.vanished)}." if found.vanished else ""
+
+
+def _evidence(found: Explanation) -> str:
+    if not found.evidence or not found.threshold:
+        return ""
+    most = max(point.log_e for point in found.evidence)
+    return f"(Evidence of up to {most:.1f} nats; {found.threshold:.1f} raise an alarm.)"

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+from monitors.explain.plot import draw
+from tests.monitors.explain.faults import carriers, miles
+from tests.monitors.explain.test_explaining import explained, watched
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_an_alarm_is_drawn(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"alarm.{ending}"
+    draw(path, explained(watched(miles, 20, 30, times=1.609344), "distance, $"))
+    assert path.stat().st_size > 10_000
+
+
+def test_a_quiet_feature_is_drawn(tmp_path: Path) -> None:
+    draw(tmp_path / "quiet.png", explained(watched(carriers, 99, 5)))
+    assert (tmp_path / "quiet.png").stat().st_size > 10_000
