@@ -13,9 +13,6 @@ from scipy import special
 
 from serving.protocol import Array
 
-CAP_QUANTILE = 0.99  # of the reference's absolute errors: a loss of 1
-CALIBRATION_BINS = 10
-
 
 class Calibration(msgspec.Struct, frozen=True):
     """Reference rows with predictions in [low, next low): how many, their mean prediction and mean label."""
@@ -24,6 +21,7 @@ class Calibration(msgspec.Struct, frozen=True):
     n: int
     prediction: float
     label: float
+    error: float | None = None  # of the mean label less mean prediction, either side; None in an older profile
 
 
 class Risk(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +34,8 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     blocks: int  # blocks of time behind `bound`; 0: rows were taken as independent
     calibration: tuple[Calibration, ...] = ()  # of the prediction, in increasing order
+    design_effect: float = 1.0  # variance of the loss's block means over that of independent rows, at least 1
+    label_error: float | None = None  # as `Calibration.error`, of all bins together
 
 
 def losses(task: str, cap: float, predictions: Array, labels: Array) -> NDArray[np.float64]:
@@ -48,73 +48,41 @@ def losses(task: str, cap: float, predictions: Array, labels: Array) -> NDArray[
     return np.minimum(gap, 1.0) ** 2 if task == "classification" else np.minimum(gap / cap, 1.0)
 
 
-def reference_risk(
-    task: str | None, predictions: Array | None, labels: Array | None, block: Array | None, alpha: float
-) -> tuple[Risk | None, str]:
-    """The reference's risk, or the sentence why there is none. Arrays have shape (n,); NaN labels are left out."""
-    if task not in ("classification", "regression"):
-        return None, "risk is not judged: the version declares no task"
-    if predictions is None or labels is None:
-        return None, f"risk is not judged: the reference has no {'prediction' if predictions is None else 'labels'}"
-    try:
-        f, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
-    except (TypeError, ValueError):
-        return None, "risk is not judged: the reference's labels are not numbers"
-    return _risk(task, f, y, block, alpha)
-
-
 def upper_bound(loss: Array, alpha: float) -> float:
     """Of the mean of independent losses in [0, 1], with probability 1 - alpha (Maurer & Pontil 2009, thm. 4).
 
     >>> round(upper_bound(np.tile([0.0, 0.2], 5000), 0.01), 4)
     0.1045
     """
-    n, log = len(loss), math.log(2 / alpha)
-    if n < 2:
-        return 1.0
-    bound = loss.mean() + math.sqrt(2 * loss.var(ddof=1) * log / n) + 7 * log / (3 * (n - 1))
-    return min(1.0, float(bound))
+    return 1.0 if len(loss) < 2 else upper_bound_of(len(loss), float(loss.mean()), float(loss.var(ddof=1)), alpha)
 
 
-def upper_bound_of_blocks(loss: Array, block: Array, alpha: float) -> float:
-    """Of the mean of block means, by Student's t over blocks: rows of a block may depend in any way."""
-    number, rows = np.unique(block, return_inverse=True)
-    means = np.bincount(rows, loss) / np.bincount(rows)
-    if len(number) < 2:
+def upper_bound_of(n: int, mean: float, variance: float, alpha: float) -> float:
+    """As `upper_bound`, of at least two losses; `variance` has the divisor n - 1."""
+    log = math.log(2 / alpha)
+    return min(1.0, mean + math.sqrt(2 * variance * log / n) + 7 * log / (3 * (n - 1)))
+
+
+def upper_bound_of_means(means: NDArray[np.float64], alpha: float) -> float:
+    """Of the mean of block means, shape (blocks,), by Student's t: rows of a block may depend in any way."""
+    if len(means) < 2:
         return 1.0
-    margin = special.stdtrit(len(number) - 1, 1 - alpha) * means.std(ddof=1) / math.sqrt(len(number))
+    margin = special.stdtrit(len(means) - 1, 1 - alpha) * means.std(ddof=1) / math.sqrt(len(means))
     return min(1.0, float(means.mean() + margin))
 
 
-def _risk(task: str, f: Array, y: Array, block: Array | None, alpha: float) -> tuple[Risk | None, str]:
-    known = np.isfinite(f) & np.isfinite(y)
-    f, y, block = f[known], y[known], block if block is None else block[known]
-    if len(y) < 2:
-        return None, f"risk is not judged: {len(y)} reference rows have both a prediction and a label"
-    if task == "classification" and not np.isin(y, (0.0, 1.0)).all():
-        return None, "risk is not judged: labels of a classification must be 0 or 1"
-    cap = 1.0 if task == "classification" else float(np.quantile(np.abs(f - y), CAP_QUANTILE)) or 1.0
-    loss = losses(task, cap, f, y)
-    number = 0 if block is None else len(np.unique(block))
-    clustered = block is not None and number >= 4
-    bound = upper_bound(loss, alpha)
-    if clustered and block is not None:
-        bound = max(bound, upper_bound_of_blocks(loss, block, alpha))
-    kind: Literal["classification", "regression"] = "classification" if task == "classification" else "regression"
-    risk = Risk(
-        task=kind,
-        cap=cap,
-        mean=float(loss.mean()),
-        bound=bound,
-        n=len(loss),
-        blocks=number if clustered else 0,
-        calibration=_calibration(f, y),
-    )
-    return risk, "" if bound < 1 else "risk is not judged: the reference is too small to bound it below 1"
+def mean_error(n: float, alpha: float) -> float:
+    """Of the mean of n independent labels in [0, 1], either side, with probability 1 - alpha (Hoeffding 1963)."""
+    return math.sqrt(math.log(2 / alpha) / (2 * n)) if n else 1.0
 
 
-def _calibration(f: Array, y: Array) -> tuple[Calibration, ...]:
-    lows = np.unique(np.quantile(f, np.arange(CALIBRATION_BINS) / CALIBRATION_BINS, method="lower"))
-    bin_ = np.searchsorted(lows, f, side="right") - 1
-    n, p, t = np.bincount(bin_), np.bincount(bin_, f), np.bincount(bin_, y)
-    return tuple(Calibration(float(lows[k]), int(n[k]), float(p[k] / n[k]), float(t[k] / n[k])) for k in range(len(n)))
+def mean_error_of_blocks(means: NDArray[np.float64], alpha: float) -> float:
+    """How far from 0 the mean of block means is, at most, by Student's t over blocks; 1.0 for fewer than two.
+
+    >>> round(mean_error_of_blocks(np.tile([-0.1, 0.1], 20), 0.01), 3)
+    0.043
+    """
+    if len(means) < 2:
+        return 1.0
+    margin = special.stdtrit(len(means) - 1, 1 - alpha / 2) * means.std(ddof=1) / math.sqrt(len(means))
+    return min(1.0, abs(float(means.mean())) + float(margin))

@@ -10,6 +10,7 @@ from serving.protocol import Array
 ALPHA = 0.01  # probability with which the reference may be worse than its error terms say
 MAX_REFERENCE_ERROR = 0.1  # of the error terms, were the rows independent; above it the reference is too small
 MIN_BLOCKS = 4  # of the reference period, to measure a design effect
+SIGNIFICANT = 3.09  # standard errors beyond which blocks are taken to be correlated: 1 in 1000 where they are not
 
 
 def reference_error(size: int, rows: float, alpha: float = ALPHA) -> float:
@@ -48,30 +49,63 @@ def blocks(time: Array, block_s: float) -> NDArray[np.int64]:
     return np.floor(np.asarray(time, np.float64) / block_s).astype(np.int64)
 
 
-def design_effect(cells: NDArray[np.intp], size: int, block: Array) -> float:
-    """Var(block share) / (p(1-p)/n), at the 90th percentile over the cells that are not empty; at least 1.
-
-    Blocks of unequal size enter as the mean of (c - np)^2 / (np(1-p)), the dispersion of Pearson's chi-squared
-    (McCullagh & Nelder 1989, 4.5). 1 where there are fewer than four blocks.
-
-    >>> each = np.arange(4000) // 400  # ten blocks; in each, all rows fall into one cell
-    >>> design_effect(np.asarray(each % 2, np.intp), 2, each) > 300
-    True
-    """
-    number, rows = np.unique(block, return_inverse=True)
-    return dispersion(np.bincount(rows * size + cells, minlength=len(number) * size).reshape(-1, size))
-
-
 def dispersion(counts: NDArray[np.int64]) -> float:
-    """The design effect of blocks that were counted: shape (blocks, K), each with at least one row.
+    """The design effect: Var(block share) / (p(1-p)/n), at the 90th percentile over cells not empty; at least 1.
+
+    `counts` has shape (blocks, K), each block at least one row. Blocks of unequal size enter as the mean of
+    (c - np)^2 / (np(1-p)), the dispersion of Pearson's chi-squared (McCullagh & Nelder 1989, 4.5). 1 where there are
+    fewer than four blocks.
 
     >>> dispersion(np.array([[9, 1], [1, 9], [9, 1], [1, 9]])) > 8
     True
     """
-    if len(counts) < MIN_BLOCKS:
-        return 1.0
+    spread = _spread(counts)
+    used = ~np.isnan(spread)
+    return max(1.0, float(np.quantile(spread[used], 0.9))) if used.any() else 1.0
+
+
+def dispersions(counts: NDArray[np.int64]) -> tuple[float, ...]:
+    """The design effect of each of the K cells. Of one that holds none or all of the rows it is taken to be all's."""
+    return tuple(np.maximum(np.nan_to_num(_spread(counts), nan=dispersion(counts)), 1.0).tolist())
+
+
+def _spread(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Variance of each cell's block shares over that of independent rows, shape (K,); NaN where it is not known."""
+    spread = np.full(counts.shape[1], np.nan)
+    if len(counts) >= MIN_BLOCKS:
+        n, share = counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
+        used = (share > 0) & (share < 1)
+        expected = n * share[used]
+        spread[used] = ((counts[:, used] - expected) ** 2 / (expected * (1 - share[used]))).sum(0) / (len(counts) - 1)
+    return spread
+
+
+def correlation_s(counts: NDArray[np.int64], number: NDArray[np.int64], block_s: float) -> float:
+    """Seconds after which block shares depend on one another no more than by exp(-1); 0 where they are seen not to.
+
+    -block_s / log(r), where r is the autocorrelation of shares of neighbouring blocks, over all cells together: of
+    Pearson's residuals, the noise of finite blocks among them. (A share whose correlation falls by the same ratio
+    from block to block; it is not resolved below a block.) `counts` has shape (blocks, K) with at least one row in
+    each, `number`, shape (blocks,), says where blocks stand, in increasing order. r counts where it is beyond
+    chance, 3.09 / sqrt(pairs of neighbours), and no time is longer than the blocks together.
+
+    >>> rng = np.random.default_rng(1)
+    >>> p = 0.5 + 0.2 * np.sin(np.arange(200) / 8)
+    >>> waves = rng.binomial(1000, p)
+    >>> correlation_s(np.stack([waves, 1000 - waves], 1), np.arange(200), 3600.0) > 5 * 3600.0
+    True
+    >>> correlation_s(rng.multinomial(1000, [0.5, 0.3, 0.2], 200), np.arange(200), 3600.0)
+    0.0
+    """
     n, share = counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
-    used = (share > 0) & (share < 1)
+    used, neighbours = (share > 0) & (share < 1), np.flatnonzero(np.diff(number) == 1)
     expected = n * share[used]
-    spread = ((counts[:, used] - expected) ** 2 / (expected * (1 - share[used]))).sum(0) / (len(counts) - 1)
-    return max(1.0, float(np.quantile(spread, 0.9))) if used.any() else 1.0
+    residual = (counts[:, used] - expected) / np.sqrt(expected * (1 - share[used]))
+    spread = float((residual**2).sum()) / len(counts)
+    if not len(neighbours) or spread == 0:
+        return 0.0
+    r = float((residual[neighbours] * residual[neighbours + 1]).sum()) / len(neighbours) / spread
+    if r <= SIGNIFICANT / math.sqrt(len(neighbours)):
+        return 0.0
+    longest = len(counts) * block_s
+    return longest if r >= 1 else min(longest, -block_s / math.log(r))

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from monitors import reference
-from monitors.reference import PREDICTION, Profile, build, marginal
+from monitors.reference import PREDICTION, Part, Profile, build, decode, marginal, of_parts
 from serving.errors import ArtifactCorrupt, PublishRefused
 
 floats = st.floats(allow_nan=True, allow_infinity=True, width=32)
@@ -184,6 +185,7 @@ def test_what_is_not_judged_is_said() -> None:
     assert build({"x": normal()}, {}).notes == (
         "no time column: the reference rows are taken as independent (design effect 1)",
         "risk is not judged: the version declares no task",
+        "kinds that nobody declared are guessed from the values (numeric: x)",
     )
 
 
@@ -209,3 +211,105 @@ def test_a_file_that_is_no_profile() -> None:
 def test_a_profile_is_small() -> None:
     profile: Profile = build({f"f{n}": normal(seed=n) for n in range(50)}, {})
     assert len(profile.encode()) < 50_000
+
+
+def many(rows: int = 4_000, seed: int = 5) -> Part:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rows).astype(np.float32)
+    x[:20] = [np.nan, np.inf, -np.inf, 1e9, -1e9] * 4
+    words = np.array([b"", *(f"w{n}".encode() for n in range(3_000))], object)[rng.zipf(1.4, rows) % 3_001]
+    time = np.arange(rows) * 600.0
+    return Part({"x": x, "word": words, "code": rng.integers(0, 4, rows)}, rng.random(rows), time=time)
+
+
+def some(part: Part, rows: slice | np.ndarray) -> Part:
+    def of(column: np.ndarray | None) -> np.ndarray | None:
+        return None if column is None else column[rows]
+
+    return Part({name: column[rows] for name, column in part.values.items()}, of(part.prediction), None, of(part.time))
+
+
+def cut(part: Part, cuts: list[int]) -> list[Part]:
+    return [some(part, slice(a, b)) for a, b in zip([0, *cuts], [*cuts, part.rows], strict=True)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(cuts=st.lists(st.integers(0, 4_000), max_size=6).map(sorted), share=st.sampled_from([1.0, 0.3]))
+def test_any_parts_give_the_same_profile(cuts: list[int], share: float) -> None:
+    whole = many()
+    numbers = np.flatnonzero(np.random.default_rng(2).random(whole.rows) < share)
+    once = of_parts(some(whole, numbers), numbers, [whole], {}, block_s=3_600.0)
+    assert of_parts(some(whole, numbers), numbers, cut(whole, cuts), {}, block_s=3_600.0).encode() == once.encode()
+    if share == 1.0:
+        assert build(whole.values, {}, prediction=whole.prediction, time=whole.time, block_s=3_600.0) == once
+
+
+def test_a_sample_decides_the_inner_edges_and_nothing_else() -> None:
+    """Range, counts and missing values are those of all rows, and each row has the cell that live rows have."""
+    whole = many()
+    numbers = np.arange(100, whole.rows, 2)  # without the extremes
+    profile = of_parts(some(whole, numbers), numbers, cut(whole, [1_000, 3_000]), {})
+    law = profile.features["x"]
+    assert (law.low, law.high) == (-1e9, 1e9) and law.rows == profile.rows == 4_000
+    for name in ("x", "code", "_prediction"):
+        assert profile.features[name].count(whole.columns[name]).tolist() == list(profile.features[name].counts)
+    assert max(law.counts) / min(law.counts[1:-2]) < 1.5
+    assert profile.notes[-2].startswith(
+        "all 4000 rows are counted; the edges of bins and the categories come from 1950"
+    )
+
+
+def test_a_word_that_the_sample_has_once_counts_as_unseen_once() -> None:
+    """It was unseen to all other rows of the sample; rows outside it that have the word have seen it."""
+    words = np.array([b"often"] * 1_000 + [b"once"] + [b"often"] * 999 + [b"once"] * 5, object)
+    numbers = np.arange(2_000)
+    law = of_parts(Part({"w": words[:2_000]}), numbers, [Part({"w": words})], {}).features["w"]
+    assert law.categories == ("often", "once")  # as one of the most common it has a cell
+    names = np.array([f"n{n}".encode() for n in range(20)] * 100 + [b"once"] * 6, object)
+    law = of_parts(Part({"w": names[:2_001]}), np.arange(2_001), [Part({"w": names})], {}).features["w"]
+    assert law.counts == (*[100] * 10, 10 * 100 + 5, 1, 0)
+
+
+def test_a_sample_without_numbers_still_has_a_range() -> None:
+    values = np.concatenate([np.full(2_000, np.nan), [3.0, -2.0]])
+    law = of_parts(Part({"x": values[:2_000]}), np.arange(2_000), [Part({"x": values})], {}).features["x"]
+    assert (law.low, law.high, law.counts) == (-2.0, 3.0, (0, 2, 0, 2_000))
+
+
+def test_kinds_that_nobody_declared() -> None:
+    rng = np.random.default_rng(8)
+    values = {
+        "text": np.array(["a", "b"] * 1_000, object),
+        "flag": rng.random(2_000) < 0.5,
+        "code": np.where(rng.random(2_000) < 0.1, np.nan, rng.integers(0, 7, 2_000)),
+        "count": rng.poisson(20, 2_000),
+        "half": rng.integers(0, 3, 2_000) / 2,
+        "few": np.full(2_000, np.nan),
+        "said": rng.integers(0, 3, 2_000),
+    }
+    profile = build(values, {"said": "numeric"})
+    kinds = {name: law.kind for name, law in profile.features.items()}
+    assert [name for name, kind in kinds.items() if kind == "categorical"] == ["text", "flag", "code"]
+    sentence = (
+        "kinds that nobody declared are guessed from the values (numeric: count, half, few; categorical: flag, code)"
+    )
+    assert profile.notes[-1] == sentence
+    assert decode(profile.encode()).notes == profile.notes
+
+
+def test_a_time_that_is_not_in_seconds_is_refused_before_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitors.tally.MAX_BLOCKS", 1_000)
+    with pytest.raises(PublishRefused, match="more than 1000 blocks of time, expected fewer: is its time in seconds"):
+        build({"x": np.zeros(1_001)}, {"x": "numeric"}, time=np.arange(1_001) * 86400e3)
+
+
+def test_correlation_time_is_kept_and_read_back() -> None:
+    rng = np.random.default_rng(9)
+    level = np.repeat(np.sin(np.arange(200) / 6), 100)
+    values = {"slow": level + rng.normal(size=20_000), "quick": rng.normal(size=20_000)}
+    profile = build(values, {}, time=np.arange(20_000) * 36.0, block_s=3_600.0)
+    assert profile.features["quick"].correlation_s == 0
+    assert 4 * 3_600 < float(profile.features["slow"].correlation_s) < 200 * 3_600
+    assert decode(profile.encode()) == profile
+    assert build({"x": rng.normal(size=2_000)}, {}).features["x"].correlation_s is msgspec.UNSET
+    assert b"correlation_s" not in build({"x": rng.normal(size=2_000)}, {}).encode()

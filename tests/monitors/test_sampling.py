@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitors.sampling import blocks, design_effect, fewest_rows, most_cells, reference_error
+from monitors.sampling import blocks, correlation_s, dispersion, fewest_rows, most_cells, reference_error
 
 
 @settings(deadline=None)
@@ -28,6 +28,11 @@ def test_fewest_rows_are_the_fewest(size: int) -> None:
     assert reference_error(size, fewest_rows(size)) <= 0.1 < reference_error(size, fewest_rows(size) - 1)
 
 
+def design_effect(cells: np.ndarray, size: int, block: np.ndarray) -> float:
+    number, rows = np.unique(block, return_inverse=True)
+    return dispersion(np.bincount(rows * size + cells, minlength=len(number) * size).reshape(-1, size))
+
+
 def test_design_effect_needs_four_blocks() -> None:
     cells = np.arange(90, dtype=np.intp) // 30
     assert design_effect(cells, 3, np.arange(90) // 30) == 1.0
@@ -48,3 +53,42 @@ def test_one_cell_alone_has_no_spread() -> None:
 
 def test_blocks_begin_at_marks_of_time() -> None:
     assert blocks(np.array([-0.5, 0.0, 86_399.9, 86_400.0]), 86_400.0).tolist() == [-1, 0, 0, 1]
+
+
+def waves(r: float, blocks: int, seed: int, rows: int = 20_000) -> np.ndarray:
+    """Counts of two cells, shape (blocks, 2), whose shares are autoregressive with coefficient r."""
+    rng = np.random.default_rng(seed)
+    z = np.empty(blocks)
+    z[0] = rng.normal()
+    for b in range(1, blocks):
+        z[b] = r * z[b - 1] + np.sqrt(1 - r**2) * rng.normal()
+    first = rng.binomial(rows, 0.5 + 0.05 * np.tanh(z))
+    return np.stack([first, rows - first], 1)
+
+
+@pytest.mark.parametrize("r", [0.5, 0.8, 0.95])
+def test_correlation_time_of_autoregressive_shares(r: float) -> None:
+    """Bartlett: the error of an autocorrelation is about sqrt((1 - r^2) / blocks)."""
+    found = correlation_s(waves(r, 5_000, seed=1), np.arange(5_000), 3_600.0)
+    off = 4 * np.sqrt((1 - r**2) / 5_000)
+    assert -3_600 / np.log(r - off - 0.02) < found < -3_600 / np.log(min(0.999, r + off))  # tanh bends it a little
+
+
+def test_blocks_that_are_independent_have_no_correlation_time() -> None:
+    rng = np.random.default_rng(2)
+    found = [correlation_s(rng.multinomial(300, np.full(13, 1 / 13), 60), np.arange(60), 60.0) for _ in range(400)]
+    assert sum(seconds > 0 for seconds in found) <= 4  # binomial(400, 0.001): the 99.99 % quantile
+
+
+def test_only_neighbours_count() -> None:
+    counts = waves(0.95, 400, seed=3)
+    assert correlation_s(counts, np.arange(400) * 2, 60.0) == 0
+    halves = np.concatenate([np.arange(200), np.arange(300, 500)])
+    assert correlation_s(counts, halves, 60.0) > 300
+
+
+def test_a_correlation_is_no_longer_than_what_was_seen() -> None:
+    step = np.stack([np.arange(60) // 30 * 100, 100 - np.arange(60) // 30 * 100], 1)
+    assert correlation_s(step, np.arange(60), 60.0) == pytest.approx(60 * 60, rel=0.6)
+    assert correlation_s(step[:3], np.arange(3), 60.0) == 0
+    assert correlation_s(np.full((60, 2), 50), np.arange(60), 60.0) == 0

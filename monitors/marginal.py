@@ -1,0 +1,156 @@
+"""The law of one feature over a few cells, and the rule that puts a value into its cell."""
+
+import math
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
+
+from monitors.sampling import ALPHA, reference_error
+from serving.protocol import Array
+
+Kind = Literal["numeric", "categorical"]
+Counts = NDArray[np.int64]
+
+EXTRA = 3  # cells beside the bins: below, above, missing; or other, unseen, missing
+
+
+class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """The reference law of one feature over K cells, and the rule that puts a value into its cell.
+
+    Cells of a number: below the reference's range, the bins [edge, next edge), above, missing (NaN). Cells of a
+    category: the most common `categories`, other (in `others`), unseen, missing (empty text or NaN). Below, above
+    and missing may be empty in the reference.
+
+    >>> from monitors.reference import marginal
+    >>> law = marginal(np.arange(2000, dtype=np.float32), "numeric")
+    >>> law.count(np.array([-5.0, 0.0, 1999.0, 2000.0, np.nan])).tolist()
+    [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
+    """
+
+    kind: Kind
+    dtype: Literal["float32", "float64", "text"]
+    low: float = 0.0
+    high: float = 0.0
+    edges: tuple[float, ...] = ()  # inner edges of the bins, increasing, in (low, high]
+    categories: tuple[float | str, ...] = ()
+    others: tuple[float | str, ...] = ()
+    counts: tuple[int, ...] = ()  # of the reference rows, one per cell
+    design_effect: float = 1.0  # variance of block shares over that of independent rows, at least 1
+    block_rows: float = 0.0  # rows of a reference block, on average over rows; 0: no blocks, design effect unknown
+    alpha: float = ALPHA
+    unfit: str = ""  # a sentence that says why this feature is not judged
+    correlation_s: float | UnsetType = UNSET  # after it block shares are independent; 0: none seen; unset: not measured
+    medians: tuple[float, ...] = ()  # of the reference rows in each bin of a number; () in an older profile
+    dispersions: tuple[float, ...] = ()  # the design effect of each cell; () where it is not known
+
+    @property
+    def size(self) -> int:
+        """Number of cells, K."""
+        return EXTRA + (len(self.edges) + 1 if self.kind == "numeric" else len(self.categories))
+
+    @property
+    def rows(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def effective_rows(self) -> float:
+        """Independent rows that would estimate the law as well as the clustered reference rows do."""
+        return self.rows / self.design_effect
+
+    @property
+    def memory_s(self) -> float:
+        """The correlation time, 0 also where it was not measured."""
+        return 0.0 if isinstance(self.correlation_s, UnsetType) else self.correlation_s
+
+    @cached_property
+    def theta(self) -> NDArray[np.float64]:
+        """Shape (K,): (n_k + 1/2) / (n + K/2), never 0 (Krichevsky & Trofimov 1981)."""
+        counts = np.array(self.counts, np.float64)
+        theta: NDArray[np.float64] = (counts + 0.5) / (counts.sum() + 0.5 * self.size)
+        return theta
+
+    @property
+    def worth(self) -> str:
+        """Rows and effective rows, in words that follow "the reference's"."""
+        return (
+            f"{self.rows} rows come in clusters and are worth {self.effective_rows:.0f} independent ones"
+            f" (design effect {self.design_effect:.1f}); a reference over a longer time helps"
+        )
+
+    @property
+    def error(self) -> float:
+        """Total variation between `theta` and the law it estimates; see `reference_error`."""
+        return reference_error(self.size, self.effective_rows, self.alpha)
+
+    def cells(self, values: Array) -> NDArray[np.intp]:
+        """The cell of each value, shape (n,), 0 <= cell < K."""
+        if self.kind == "numeric":
+            return np.searchsorted(self.bounds, cast(values, self.dtype), side="right")
+        return self._text_cells(values) if self.dtype == "text" else self._number_cells(values)
+
+    def count(self, values: Array) -> Counts:
+        """Rows in each cell, shape (K,)."""
+        return np.bincount(self.cells(values), minlength=self.size).astype(np.int64, copy=False)
+
+    @cached_property
+    def bounds(self) -> Array:
+        """Searched from the right: cell i holds bound[i-1] <= x < bound[i]. NaN sorts behind everything."""
+        bounds = np.array([self.low, *self.edges, self.high, math.nan], self.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            bounds[-2] = np.nextafter(bounds[-2], np.array(math.inf, self.dtype))  # the maximum itself is not above
+        return bounds
+
+    @cached_property
+    def _index(self) -> "_Cells":
+        cells = _Cells({"": len(self.categories) + 2, b"": len(self.categories) + 2})
+        cells.unseen = len(self.categories) + 1
+        for known, place in ((self.categories, None), (self.others, len(self.categories))):
+            for number, category in enumerate(map(str, known)):
+                cells[category] = cells[category.encode()] = number if place is None else place
+        return cells
+
+    @cached_property
+    def _numbers(self) -> tuple[Array, NDArray[np.intp]]:
+        """Known numeric categories in increasing order, and the cell of each."""
+        known = np.array([*self.categories, *self.others, math.nan], self.dtype)  # NaN: none is larger, it equals none
+        cell = np.minimum(np.arange(len(known)), len(self.categories))
+        order = np.argsort(known)
+        return known[order], cell[order]
+
+    def _text_cells(self, values: Array) -> NDArray[np.intp]:
+        return np.fromiter(map(self._index.__getitem__, values.tolist()), np.intp, len(values))
+
+    def _number_cells(self, values: Array) -> NDArray[np.intp]:
+        values = cast(values, self.dtype)
+        known, cell = self._numbers
+        unseen = len(self.categories) + 1
+        at = np.searchsorted(known[:-1], values)
+        return np.where(np.isnan(values), unseen + 1, np.where(known[at] == values, cell[at], unseen))
+
+
+class _Cells(dict[Any, int]):
+    """Text or its UTF-8 -> cell; what is not there is unseen."""
+
+    unseen = 0
+
+    def __missing__(self, category: object) -> int:
+        return self.unseen if isinstance(category, str) else self.get(text(category), self.unseen)
+
+
+def cast(values: Array, dtype: str) -> Array:
+    """In the type in which values are counted."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):  # too large for float32 is infinite there, as it is for the model
+        return values.astype(dtype)
+
+
+def text(value: object) -> str:
+    """The name of a category; empty where it is missing."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return "" if value is None or value != value else str(value)

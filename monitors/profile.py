@@ -1,0 +1,58 @@
+"""The frozen profile of a version's training-time data, as it is stored beside the model."""
+
+from hashlib import sha256
+
+import msgspec
+
+from monitors.loss import Risk
+from monitors.marginal import Marginal
+from serving.errors import ArtifactCorrupt
+
+PREDICTION = "_prediction"  # the name under which the model's own output is a feature
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """Reference rows drawn at random, as the cells of their features: what is known of how features go together."""
+
+    features: tuple[str, ...]  # two at least
+    cells: bytes  # uint8, shape (rows, features)
+
+    @property
+    def rows(self) -> int:
+        return len(self.cells) // len(self.features)
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What one version's live data are compared with; stored beside the model, named by its digest.
+
+    `notes` are sentences for people: what is not known, and what is assumed instead.
+    """
+
+    v: int = 1
+    rows: int
+    block_s: float  # length of the blocks the design effects were measured on
+    features: dict[str, Marginal]  # `_prediction` among them where the model has one
+    risk: Risk | None = None
+    notes: tuple[str, ...] = ()
+    sample: Sample | None = None  # None of a single feature, and in an older profile
+
+    def correlated(self, block_s: float) -> dict[str, float]:
+        """Features that are judged and whose correlation time is longer than `block_s`, and that time, in seconds."""
+        fit = {name: law.memory_s for name, law in self.features.items() if not law.unfit}
+        return {name: seconds for name, seconds in fit.items() if seconds > block_s}
+
+    def encode(self) -> bytes:
+        """JSON; floats in their shortest form that reads back to the same bits."""
+        return msgspec.json.encode(self, order="deterministic")
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.encode()).hexdigest()
+
+
+def decode(data: bytes) -> Profile:
+    """The inverse of `Profile.encode`. Raises ArtifactCorrupt for anything else."""
+    try:
+        return msgspec.json.decode(data, type=Profile)
+    except msgspec.DecodeError as error:
+        raise ArtifactCorrupt(f"not a reference profile: {error}") from None
