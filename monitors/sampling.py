@@ -80,14 +80,15 @@ def _spread(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return spread
 
 
-def correlation_s(counts: NDArray[np.int64], number: NDArray[np.int64], block_s: float) -> float:
-    """Seconds after which block shares depend on one another no more than by exp(-1); 0 where they are seen not to.
+def correlation_s(counts: NDArray[np.int64], number: NDArray[np.int64], block_s: float) -> float | None:
+    """Seconds after which block shares depend on one another no more than by exp(-1); 0 where they are not seen to.
 
-    -block_s / log(r), where r is the autocorrelation of shares of neighbouring blocks, over all cells together: of
+    -gap / log(r), where r is the autocorrelation of shares of neighbouring blocks, over all cells together: of
     Pearson's residuals, the noise of finite blocks among them. (A share whose correlation falls by the same ratio
     from block to block; it is not resolved below a block.) `counts` has shape (blocks, K) with at least one row in
-    each, `number`, shape (blocks,), says where blocks stand, in increasing order. r counts where it is beyond
-    chance, 3.09 / sqrt(pairs of neighbours), and no time is longer than the blocks together.
+    each, `number`, shape (blocks,), says where blocks stand, in increasing order. Neighbours are those as far apart
+    as most are: of every second day, two days. r counts where it is beyond chance, 3.09 / sqrt(pairs), and no time
+    is longer than from the first block to the last. None with fewer than three pairs.
 
     >>> rng = np.random.default_rng(1)
     >>> p = 0.5 + 0.2 * np.sin(np.arange(200) / 8)
@@ -97,15 +98,22 @@ def correlation_s(counts: NDArray[np.int64], number: NDArray[np.int64], block_s:
     >>> correlation_s(rng.multinomial(1000, [0.5, 0.3, 0.2], 200), np.arange(200), 3600.0)
     0.0
     """
+    gaps, times = np.unique(np.diff(number), return_counts=True)
+    if not len(gaps) or times.max() < MIN_BLOCKS - 1:
+        return None
+    gap = int(gaps[times.argmax()])
+    r, pairs = _autocorrelation(counts, np.flatnonzero(np.diff(number) == gap)), int(times.max())
+    if r <= SIGNIFICANT / math.sqrt(pairs):
+        return 0.0
+    longest = float(number[-1] - number[0]) * block_s
+    return longest if r >= 1 else min(longest, -gap * block_s / math.log(r))
+
+
+def _autocorrelation(counts: NDArray[np.int64], first: NDArray[np.intp]) -> float:
+    """Of blocks `first` and the one after each, over all cells together; 0 where nothing varies."""
     n, share = counts.sum(1, keepdims=True), counts.sum(0) / counts.sum()
-    used, neighbours = (share > 0) & (share < 1), np.flatnonzero(np.diff(number) == 1)
+    used = (share > 0) & (share < 1)
     expected = n * share[used]
     residual = (counts[:, used] - expected) / np.sqrt(expected * (1 - share[used]))
-    spread = float((residual**2).sum()) / len(counts)
-    if not len(neighbours) or spread == 0:
-        return 0.0
-    r = float((residual[neighbours] * residual[neighbours + 1]).sum()) / len(neighbours) / spread
-    if r <= SIGNIFICANT / math.sqrt(len(neighbours)):
-        return 0.0
-    longest = len(counts) * block_s
-    return longest if r >= 1 else min(longest, -block_s / math.log(r))
+    spread = float((residual**2).mean(0).sum())
+    return float((residual[first] * residual[first + 1]).mean(0).sum()) / spread if spread else 0.0

@@ -76,12 +76,13 @@ class Tally:
         n = self._counts.sum(1)
         if len(n) < MIN_BLOCKS:
             return law
+        correlation = correlation_s(self._counts, self._blocks, block_s)
         return msgspec.structs.replace(
             law,
             design_effect=dispersion(self._counts),
             dispersions=dispersions(self._counts),
             block_rows=float((n**2).sum() / n.sum()),
-            correlation_s=correlation_s(self._counts, self._blocks, block_s),
+            correlation_s=msgspec.UNSET if correlation is None else correlation,
         )
 
     def _stretch(self, values: Array) -> None:
