@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 State = Literal["ok", "alarm", "no_data", "unfit"]
+Severity = Literal["page", "ticket", "info"]  # users are harmed now; somebody looks in working hours; it explains
 
 
 class Alarm(msgspec.Struct):

@@ -44,8 +44,13 @@ class Bettor:
 
     def update(self, counts: NDArray[np.int64], design_effect: Floats | float = 1.0) -> Floats:
         """Take a block's counts, shape (…, K), at least one row; return the log winnings, shape (…, clips)."""
-        won: Floats = (counts[..., None, :] * self.log_e()).sum(-1) / np.asarray(design_effect)[..., None]
+        won = self.won(counts, design_effect)
         self.q = (1 - LEARN) * self.q + LEARN * counts / counts.sum(-1, keepdims=True)
+        return won
+
+    def won(self, counts: NDArray[np.int64], design_effect: Floats | float) -> Floats:
+        """Log winnings of a block, shape (…, clips): sum_k n_k log e_k / D."""
+        won: Floats = (counts[..., None, :] * self.log_e()).sum(-1) / np.asarray(design_effect)[..., None]
         return won
 
     def log_e(self) -> Floats:
@@ -56,6 +61,18 @@ class Bettor:
         spread = f.max(-1, keepdims=True) - f.min(-1, keepdims=True)
         log_e: Floats = np.log(f / (1 + self.tolerance[..., None, None] * spread))
         return log_e
+
+
+class BlockBettor(Bettor):
+    """Bets on the mean of a block, e = sum_k (n_k / n) e_k: E[e] <= 1 however its rows depend on one another.
+
+    A block wins as much as one row, so it takes many blocks: for data of which nothing is known.
+    """
+
+    def won(self, counts: NDArray[np.int64], design_effect: Floats | float) -> Floats:
+        share = counts / counts.sum(-1, keepdims=True)
+        won: Floats = np.log((share[..., None, :] * np.exp(self.log_e())).sum(-1))
+        return won
 
 
 def accumulated(s: Floats, won: Floats) -> Floats:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from loadtests.promise import delays
 from monitors.loss import Risk
 from monitors.risk import RiskDetector, RiskWatch
 from monitors.slot import LOSS_UNIT, LabelCounts
@@ -15,23 +16,12 @@ def sealed(mean: float, labelled: int = 100, predictions: int = 100) -> LabelCou
     return LabelCounts(predictions, labelled, round(mean * labelled / LOSS_UNIT))
 
 
-def delay(risk: float, block_rows: int, rng: np.random.Generator) -> float:
-    """Labels until a 0/1 loss of this mean is found, m = 0.12, A = 1000."""
-    detector = RiskDetector(0.12)
-    for block in range(1, 5_000):
-        if detector.update(rng.binomial(block_rows, risk) / block_rows) >= THRESHOLD:
-            return block * block_rows
-    return float("inf")
-
-
 @pytest.mark.parametrize(
     ("risk", "block_rows", "labels"), [(0.15, 20, 1_900), (0.2, 20, 460), (0.15, 200, 9_400), (0.2, 200, 4_000)]
 )
 def test_median_delay(risk: float, block_rows: int, labels: float) -> None:
     """Within a fifth, and a block."""
-    rng = np.random.default_rng(1)
-    median = np.median([delay(risk, block_rows, rng) for _ in range(41)])
-    assert abs(median - labels) <= 0.2 * labels + block_rows
+    assert abs(delays.of_risk(risk, 0.12, block_rows) - labels) <= 0.2 * labels + block_rows
 
 
 @pytest.mark.parametrize("block_rows", [1, 20, 200])
