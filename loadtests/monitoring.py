@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows-per-record", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args(argv)
-    profile = _profile()
+    profile = profile_of_rows()
     print(f"CPU seconds for {PER:,} rows (16 features, a prediction, labels declared) at {arguments.rate:g} rows/s")
     print("| rows a record | " + " | ".join(PARTS) + " | writer | sidecar | all |\n|" + "---|" * (len(PARTS) + 4))
     for rows in arguments.rows_per_record:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _costs(profile: Profile, rows: int, per_record: int, rate: float) -> dict[str, float]:
-    labelled = _manifest(profile)
+    labelled = manifest_of(profile)
     without = msgspec.structs.replace(labelled, task=None)
     read = _read(labelled, rows, per_record, rate)
     folded, whole = (_run(profile, manifest, rows, per_record, rate) for manifest in (without, labelled))
@@ -94,7 +94,7 @@ def _read(manifest: Manifest, rows: int, per_record: int, rate: float) -> Spent:
     spent = Spent()
     with tempfile.TemporaryDirectory() as folder:
         source = Source(Path(folder), {})
-        for _ in _written(Path(folder), manifest, rows, per_record, rate, spent):
+        for _ in written(Path(folder), manifest, rows, per_record, rate, spent):
             start = time.process_time()
             source.read()
             spent.poll += time.process_time() - start
@@ -110,7 +110,7 @@ def _run(profile: Profile, manifest: Manifest, rows: int, per_record: int, rate:
             settings, "n", folder, folder / "monitors.db", lambda *_: manifest, lambda *_: profile.encode()
         )
         every = round(COMMIT_S / settings.poll_s)
-        for turn, now in enumerate(_written(folder, manifest, rows, per_record, rate, spent), 1):
+        for turn, now in enumerate(written(folder, manifest, rows, per_record, rate, spent), 1):
             start = time.process_time()
             while station.poll(now):
                 pass
@@ -125,16 +125,14 @@ def _run(profile: Profile, manifest: Manifest, rows: int, per_record: int, rate:
     return spent
 
 
-def _written(
-    folder: Path, manifest: Manifest, rows: int, per_record: int, rate: float, spent: Spent
-) -> Iterator[float]:
+def written(folder: Path, manifest: Manifest, rows: int, per_record: int, rate: float, spent: Spent) -> Iterator[float]:
     """Write what comes between two looks at the ring; the time of each look."""
     ring = RingWriter(folder / "worker-0.ring", 2**26)
     encoder = Encoder("m", "1", manifest.digest, "primary", [("x", "FP32")], [("probabilities", "FP32")])
-    batches = list(_batches(rows // per_record, per_record, rate))
+    made = list(batches(rows // per_record, per_record, rate))
     step = max(1, round(rate * Monitors().poll_s / per_record))
-    for first in range(0, len(batches), step):
-        part = batches[first : first + step]
+    for first in range(0, len(made), step):
+        part = made[first : first + step]
         start = time.process_time()
         records = [_encoded(encoder, batch) for batch in part]
         done = time.process_time()
@@ -152,7 +150,7 @@ def _encoded(encoder: Encoder, batch: Batch) -> bytes:
     return encoder.encode(requests, batch.ids, len(batch.ids), [batch.inputs, [batch.probabilities]], 1e-5)
 
 
-def _batches(count: int, per_record: int, rate: float) -> Iterator[Batch]:
+def batches(count: int, per_record: int, rate: float) -> Iterator[Batch]:
     rng, now = np.random.default_rng(3), time.time()
     for k in range(count):
         x = rng.normal(size=(per_record, 16)).astype(np.float32)
@@ -161,7 +159,7 @@ def _batches(count: int, per_record: int, rate: float) -> Iterator[Batch]:
         yield Batch(ids, list(x[:, None]), np.stack([1 - p, p], 1), now + k * per_record / rate)
 
 
-def _profile() -> Profile:
+def profile_of_rows() -> Profile:
     table = boosting.rows(seed=1)
     values = {name: table[name].to_numpy() for name in boosting.FEATURES}
     p = (1 / (1 + np.exp(-values["f0"]))).astype(np.float32)
@@ -169,7 +167,7 @@ def _profile() -> Profile:
     return reference.build(values, {}, prediction=p, labels=labels, task="classification")
 
 
-def _manifest(profile: Profile) -> Manifest:
+def manifest_of(profile: Profile) -> Manifest:
     return Manifest(
         model="m",
         version="1",

@@ -111,4 +111,7 @@ def _sum(answers: Sequence[Answer]) -> Answer:
         sum(answer.parked for answer in answers),
         sum(answer.unknown for answer in answers),
         sorted((refused for answer in answers for refused in answer.refused), key=lambda refused: refused.index),
+        sum(answer.doubled for answer in answers),
+        sum(answer.conflicting for answer in answers),
+        sum(answer.late for answer in answers),
     )

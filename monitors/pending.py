@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS pending_facts (name TEXT PRIMARY KEY, value);
 ROW = np.dtype(
     [
         ("hi", "<u8"), ("lo", "<u8"), ("slot", "<i8"), ("value", "<f8"), ("time", "<f8"), ("name", "<u4"),
-        ("counted", "u1"), ("halvings", "u1"), ("unused", "<u2"),
+        ("counted", "u1"), ("halvings", "u1"), ("segment", "<u2"),
     ]
 )  # fmt: skip
 Rows = NDArray[np.void]
@@ -90,15 +90,21 @@ class Pending:
         return None
 
     def find_all(self, keys: Pair) -> dict[int, Held]:
-        """The rows that hold keys, by the key's place among `keys`."""
+        """The rows that hold keys, by the place of the key among `keys`. Each block is read once."""
         found = {}
         places = self._index.newest(keys.hi)
-        for i in np.flatnonzero(places >= 0).tolist():
-            row = self._row(place := int(places[i]))
-            if row is not None and row["lo"] == keys.lo[i] and row["slot"] >= self._mark:
-                found[i] = Held(place, row)
-            elif held := self.find(keys.hi[i], keys.lo[i]):
-                found[i] = held
+        asked = np.flatnonzero(places >= 0)
+        asked = asked[np.argsort(places[asked])]
+        for some in np.split(asked, np.flatnonzero(np.diff(places[asked] // BLOCK_ROWS)) + 1) if len(asked) else ():
+            block = self._block(int(places[some[0]]) // BLOCK_ROWS)
+            at = places[some] % BLOCK_ROWS
+            rows = block[np.minimum(at, len(block) - 1)] if len(block) else np.zeros(len(some), ROW)
+            holds = (at < len(block)) & (rows["lo"] == keys.lo[some]) & (rows["slot"] >= self._mark)
+            for i, row, held in zip(some.tolist(), rows, holds.tolist(), strict=True):
+                if held:
+                    found[i] = Held(int(places[i]), row)
+                elif older := self.find(keys.hi[i], keys.lo[i]):
+                    found[i] = older
         return found
 
     def made(self, name: Name, keys: Pair, **columns: object) -> Rows:

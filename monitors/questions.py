@@ -25,12 +25,18 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What became of the labels of one request; the numbers and `refused` add up to what was sent."""
+    """What became of the labels of one request; `joined`, `parked`, `unknown` and `refused` add up to what was sent.
+
+    Of these `doubled` said what was known, `conflicting` contradicted it, `late` came after their seal.
+    """
 
     joined: int
     parked: int
     unknown: int
     refused: list[Refused]
+    doubled: int = 0
+    conflicting: int = 0
+    late: int = 0
 
 
 @dataclass

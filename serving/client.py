@@ -5,6 +5,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -138,18 +139,16 @@ def apply(config: Config, models: dict[str, Model], at: int, why: str, timeout_s
 
 
 def label(config: Config, model: str, text: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Send labels in chunks; returns the sums of joined, parked, unknown and the list of refused."""
-    lines = _label_lines(text)
-    total: dict[str, Any] = {"joined": 0, "parked": 0, "unknown": 0, "refused": []}
+    """Send labels in chunks; returns the sum of each outcome, and the refused ones that were named."""
+    lines, sums, refused = _label_lines(text), Counter[str](), list[Any]()
     url = f"{_running(config)['gateway']}/v1/models/{model}/labels"
     for start in range(0, len(lines), _CHUNK_LABELS):
         chunk = "\n".join(lines[start : start + _CHUNK_LABELS]).encode()
         counts = _call("POST", url, chunk, "application/x-ndjson", config.gateway.tls.certificate)
-        for key in ("joined", "parked", "unknown"):
-            total[key] += counts[key]
-        total["refused"] += [{**r, "index": r["index"] + start} for r in counts["refused"]]
+        refused += [{**one, "index": one["index"] + start} for one in counts.pop("refused")]
+        sums.update(counts)
         progress(min(start + _CHUNK_LABELS, len(lines)), len(lines))
-    return total
+    return {**sums, "refused": refused}
 
 
 def _label_lines(text: str) -> list[str]:

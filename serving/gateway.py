@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from importlib.metadata import version as installed
 from typing import Any, Protocol
 
-import msgspec
-
 from serving import codec
 from serving.config import Config
 from serving.dataplane import DataPlane, Served
 from serving.errors import GaugewayError, MethodNotAllowed, NotFound, NotReady
 from serving.http import Handler, Request, Response, answer, refusal
 from serving.inference import Inference
+from serving.labelling import Outcome
 
 log = logging.getLogger("gaugeway.gateway")
 
@@ -147,20 +146,19 @@ class Gateway:
     async def _labelled(self, request: Request) -> Response:
         name = request.names["model"]
         model = self._plane.model(name)
-        labels, refused = codec.decode_labels(
+        outcome = Outcome()
+        for batch in codec.label_batches(
             request.content(self._settings.max_body_bytes),
             request.text(b"content-type"),
             request.arrived if self._arrival_is_event else None,
-        )
-        rows = [{"model": name, "id": one.id, "row": one.row, "label": one.label, "time": one.time} for one in labels]
-        counts = await self._labels.submit(rows)
-        unfit = {one.index for one in refused}
-        sent = [index for index in range(len(labels) + len(refused)) if index not in unfit]
-        later = [{**one, "index": sent[one["index"]]} for one in counts.get("refused", [])]
-        every = sorted([*map(msgspec.structs.asdict, refused), *later], key=lambda one: int(one["index"]))
-        outcomes = {outcome: int(counts.get(outcome, 0)) for outcome in ("joined", "parked", "unknown")}
-        self._plane.labelled(model, {**outcomes, "refused": len(every)})
-        return answer({**counts, "refused": every})
+        ):
+            rows = [
+                {"model": name, "id": one.id, "row": one.row, "label": one.label, "time": one.time}
+                for one in batch.labels
+            ]
+            outcome.add(batch, await self._labels.submit(rows) if rows else {})
+        self._plane.labelled(model, {**outcome.counts, "refused": outcome.refused})
+        return answer(outcome.document())
 
 
 def _state(served: Served) -> dict[str, str]:

@@ -1,12 +1,41 @@
 """Labels on their way from the gateway to the node's sidecar, which answers once they are on disk."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from serving.codec import Batch
 from serving.errors import NotReady
+
+MAX_REFUSED = 1000  # refused labels that an answer names
+OUTCOMES = ("joined", "parked", "unknown", "doubled", "conflicting", "late")
+
+
+@dataclass
+class Outcome:
+    """What became of the labels of one request, batch by batch. Of the refused ones the first are named."""
+
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+    refused: int = 0
+    named: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, batch: Batch, answer: dict[str, Any]) -> None:
+        """`answer` is the sidecar's to the batch's labels, whose indices are those in the batch."""
+        for outcome in OUTCOMES:
+            self.counts[outcome] += int(answer.get(outcome, 0))
+        told = [msgspec.to_builtins(one) for one in batch.refused]
+        for one in answer.get("refused", []):
+            place = batch.places[one["index"]]
+            told.append({**one, "index": place.index} | ({} if place.line is None else {"line": place.line}))
+        self.refused += len(told)
+        self.named += sorted(told, key=lambda one: int(one["index"]))[: MAX_REFUSED - len(self.named)]
+
+    def document(self) -> dict[str, Any]:
+        named = sorted(self.named, key=lambda one: int(one["index"]))
+        return {**self.counts, "refused": named, "refused_total": self.refused}
 
 
 class Desk:

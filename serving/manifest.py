@@ -32,6 +32,15 @@ class Feature(msgspec.Struct, frozen=True):
     kind: Kind = "numeric"
 
 
+class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What divides rows into groups with metrics of their own: a feature by its `values`, all others together, or by
+    the inner `edges` of bins, increasing."""
+
+    feature: str
+    values: tuple[str | float, ...] = ()
+    edges: tuple[float, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The document whose digest names a version. Optional parts that are missing are not monitored.
 
@@ -54,6 +63,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch_tolerance: float = 0.0  # 0: to the bit
     batch_difference: float | None = None
     batch_times: tuple[Timed, ...] = ()  # of runs on one thread of a CPU, by their rows, where these may share a run
+    threshold: float = 0.5  # a probability of at least this predicts 1, for the metrics
+    quantile: float = 0.5  # of the label, that a regression predicts, for its pinball loss
+    segments: tuple[Segment, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -1,8 +1,10 @@
 """Labels: the truth that arrives after the prediction."""
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -18,11 +20,27 @@ class Label(msgspec.Struct, frozen=True):
     row: int = 0
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """A label that was not taken: its index among those sent, and why."""
+class Refused(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A label that was not taken: its index among those sent, why, and the line it stood on, counted from 1."""
 
     index: int
     reason: str
+    line: int | None = None
+
+
+class Place(NamedTuple):
+    """Of a label in a body; no line where it is no NDJSON."""
+
+    index: int
+    line: int | None = None
+
+
+class Batch(NamedTuple):
+    """Some labels of a body with their places, and what cannot be one."""
+
+    labels: list[Label]
+    places: list[Place]
+    refused: list[Refused]
 
 
 class _Label(msgspec.Struct):
@@ -34,6 +52,7 @@ class _Label(msgspec.Struct):
 
 _label, _labels = msgspec.json.Decoder(_Label), msgspec.json.Decoder(list[_Label])
 _one, _array = msgspec.json.Decoder(msgspec.Raw), msgspec.json.Decoder(list[msgspec.Raw])
+BATCH_LABELS = 4096
 _UNFIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadRequest)
 
 
@@ -45,8 +64,9 @@ def decode_labels(
     `now` is the time of those that carry none; where it is None too, such a label is refused. BadRequest when the
     body as a whole is no JSON.
 
-    >>> decode_labels(b'[{"id": "a", "label": 1, "time": "1970-01-01T00:00:09Z"}, {"id": "b"}]')
-    ([Label(id='a', label=1, time=9.0, row=0)], [Refused(index=1, reason='Object missing required field `label`')])
+    >>> labels, refused = decode_labels(b'[{"id": "a", "label": 1, "time": "1970-01-01T00:00:09Z"}, {"id": "b"}]')
+    >>> labels, refused[0].index, refused[0].reason
+    ([Label(id='a', label=1, time=9.0, row=0)], 1, 'Object missing required field `label`')
     """
     text = bytes(body).strip()
     try:
@@ -57,6 +77,36 @@ def decode_labels(
         return _each([bytes(_one.decode(text))], now)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"malformed body: {error}") from None
+
+
+def label_batches(body: bytes | memoryview, content_type: str | None, now: float | None) -> Iterator[Batch]:
+    """As `decode_labels`, at most 4096 at a time; of NDJSON no more than these are in memory beside the body.
+
+    >>> [batch.places for batch in label_batches(b'{"id": "a", "label": 1}\\n\\n{', "application/x-ndjson", now=0.0)]
+    [[Place(index=0, line=1)]]
+    """
+    text = bytes(body)
+    if text[:64].lstrip().startswith(b"[") or not ((content_type and "ndjson" in content_type) or b"\n{" in text):
+        yield from _parts(*decode_labels(text, content_type, now))
+        return
+    lines = enumerate(((number, line) for number, line in enumerate(io.BytesIO(text), 1) if line.strip()))
+    while some := list(islice(lines, BATCH_LABELS)):
+        batch = Batch([], [], [])
+        for index, (number, line) in some:
+            try:
+                batch.labels.append(_timed(_label.decode(line), now))
+                batch.places.append(Place(index, number))
+            except _UNFIT as error:
+                batch.refused.append(Refused(index, str(error), number))
+        yield batch
+
+
+def _parts(labels: list[Label], refused: list[Refused]) -> Iterator[Batch]:
+    unfit = {one.index for one in refused}
+    places = [Place(index) for index in range(len(labels) + len(refused)) if index not in unfit]
+    yield Batch([], [], refused)
+    for at in range(0, len(labels), BATCH_LABELS):
+        yield Batch(labels[at : at + BATCH_LABELS], places[at : at + BATCH_LABELS], [])
 
 
 def _all(text: bytes, now: float | None) -> tuple[list[Label], list[Refused]]:

@@ -48,12 +48,15 @@ def label(
         counts = client.label(
             load(config), model, text, lambda done, total: progress.update(task, completed=done, total=total)
         )
+    told = {outcome: n for outcome, n in counts.items() if outcome not in ("refused", "refused_total")}
     if as_json:
         print_json(counts)
     else:
-        out.print(", ".join(f"{counts[key]} {key}" for key in ("joined", "parked", "unknown")), highlight=False)
+        out.print(", ".join(f"{n} {outcome}" for outcome, n in told.items()), highlight=False)
         for refused in counts["refused"]:
             out.print(f"  refused, line {refused['index'] + 1}: {escape(refused['reason'])}", highlight=False)
+        if unnamed := counts.get("refused_total", 0) - len(counts["refused"]):
+            out.print(f"  and {unnamed} more", highlight=False)
     if counts["refused"]:
         raise typer.Exit(1)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.codec import Label, Refused, decode_labels
+from serving.codec import Label, Refused, decode_labels, label_batches
 from serving.errors import BadRequest, GaugewayError
 from tests.codec.wire import patient
 
@@ -76,6 +76,29 @@ def test_lines_that_are_no_json_are_refused_one_by_one() -> None:
     labels, refused = decode_labels(body, "application/x-ndjson")
     assert len(labels) == 1
     assert [item.index for item in refused] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("lines", [1, 4096, 4097, 10_000])
+def test_lines_come_in_batches_with_the_places_they_stood_on(lines: int) -> None:
+    good, blank = json.dumps(sent()).encode(), b" \r"
+    body = b"\n".join([blank, *[good] * (lines - 1), b"{}", blank])
+    batches = list(label_batches(body, "application/x-ndjson", None))
+    assert [len(batch.labels) + len(batch.refused) for batch in batches[:-1]] == [4096] * (len(batches) - 1)
+    places = [place for batch in batches for place in batch.places]
+    assert places == [(index, index + 2) for index in range(lines - 1)]
+    (refused,) = (one for batch in batches for one in batch.refused)
+    assert (refused.index, refused.line) == (lines - 1, lines + 1)
+
+
+def test_an_array_comes_in_batches_too() -> None:
+    items = [sent(id=f"{k}") for k in range(5000)]
+    items[7] = sent(label=...)
+    batches = list(label_batches(json.dumps(items).encode(), None, None))
+    assert [one.index for batch in batches for one in batch.refused] == [7]
+    told = [
+        (label.id, place.index) for batch in batches for label, place in zip(batch.labels, batch.places, strict=True)
+    ]
+    assert told == [(f"{k}", k) for k in range(5000) if k != 7]
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"{", b"[1", b"[" * 100_000, b"{} x", b"nan"])

@@ -5,6 +5,7 @@ from monitors.book import DELAYS_S, Book, Version
 from monitors.labels import Match, Prediction, Truth
 from monitors.slot import LOSS_UNIT
 from serving.manifest import Prediction as Output
+from serving.manifest import Segment
 from tests.monitors.traffic import manifest, profile
 
 
@@ -37,6 +38,23 @@ def test_quantiles_of_the_delay_are_right_to_a_factor_of_1_2(delay_s: float) -> 
     assert found is not None
     assert max(found, DELAYS_S[0]) / max(delay_s, DELAYS_S[0]) == pytest.approx(1.0, abs=0.2)
     assert book.delay_quantile_s(0.99) == found
+
+
+def test_labels_are_expected_while_predictions_are_young_and_no_more_than_usually_come() -> None:
+    book = Book("d", waiting={0: 100})
+    assert book.still_expected(1.0, 1.0) == 100.0  # nothing is known yet: all of them
+    book.due, book.due_labelled = 100, 60
+    book.delays[DELAYS_S.index(64.0)] = 30  # a minute, half of them; an hour, the others
+    book.delays[DELAYS_S.index(4096.0)] = 30
+    young, older, old = (book.still_expected(age + 0.5, 1.0) for age in (10.0, 1000.0, 10_000.0))
+    assert (young, round(older, 6), old) == (60.0, round(100 * 0.3 / 0.7, 6), 0.0)
+
+
+def test_another_declaration_of_the_same_content_is_another_book() -> None:
+    version = Version(manifest("1"), profile())
+    assert Book.of(version).fits(version)
+    for change in ({"threshold": 0.3}, {"quantile": 0.9}, {"segments": (Segment("x0", edges=(0.0,)),)}):
+        assert not Book.of(version).fits(Version(msgspec.structs.replace(manifest("1"), **change), profile()))
 
 
 def test_a_version_says_what_of_it_is_not_monitored() -> None:

@@ -1,0 +1,28 @@
+from serving.codec import Batch, Label, Refused
+from serving.codec.labels import Place
+from serving.labelling import MAX_REFUSED, Outcome
+
+
+def test_batches_add_up_and_what_is_refused_keeps_its_place() -> None:
+    outcome, label = Outcome(), Label("a", 1, 0.0)
+    outcome.add(
+        Batch([label, label], [Place(0, 1), Place(2, 4)], [Refused(1, "no JSON", 2)]),
+        {"joined": 1, "parked": 0, "unknown": 0, "doubled": 1, "refused": [{"index": 1, "reason": "not 0 or 1"}]},
+    )
+    outcome.add(Batch([label], [Place(3)], []), {"joined": 0, "parked": 1, "unknown": 0, "refused": []})
+    found = outcome.document()
+    assert (found["joined"], found["parked"], found["doubled"], found["late"]) == (1, 1, 1, 0)
+    assert found["refused"] == [
+        {"index": 1, "reason": "no JSON", "line": 2},
+        {"index": 2, "reason": "not 0 or 1", "line": 4},
+    ]
+    assert found["refused_total"] == 2
+
+
+def test_an_answer_names_no_more_than_the_first_refused_and_counts_all() -> None:
+    outcome = Outcome()
+    for first in range(0, 3 * MAX_REFUSED, 700):
+        outcome.add(Batch([], [], [Refused(first + k, "no") for k in range(700)]), {})
+    found = outcome.document()
+    assert [one["index"] for one in found["refused"]] == list(range(MAX_REFUSED))
+    assert found["refused_total"] == 3500
