@@ -13,7 +13,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from monitors.journal import Key
-from serving.database import Database, evidence, judge, sidecars
+from monitors.orders import Order
+from serving.database import Database, evidence, judge, orders, sidecars
 from serving.errors import Conflict
 
 LEASE_S = 10.0  # without a word from the judge another sidecar takes the seat
@@ -75,6 +76,12 @@ class Archive:
     def live(self, records: "Records", within_s: float) -> list[str]:
         """Nodes that were heard within so many seconds, as of the transaction of `records`."""
         return sorted(self._heard(records.connection, within_s))
+
+    def orders(self, records: "Records", after: int) -> list[Order]:
+        """Those with a higher number than `after`, in their order, as of the transaction of `records`."""
+        query = sa.select(orders).where(orders.c.number > after).order_by(orders.c.number)
+        rows = records.connection.execute(query)
+        return [Order(row.number, row.kind, row.model, row.version, row.time, row.by, row.why) for row in rows]
 
     def _heard(self, connection: sa.Connection, within_s: float) -> dict[str, str]:
         since = self._database.now(connection) - within_s

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from monitors.exchange import HELD, JOIN
+from monitors.inquiry import EXPLANATION, Inquiry, answered
 from monitors.labels import Label
 from monitors.parcel import Delivery, Receipt
 from monitors.peers import HEADER, holds
@@ -31,7 +32,8 @@ class Inlet:
         self._secret, self._questions, self._take = secret, questions, take
 
     def routes(self) -> list[web.RouteDef]:
-        answers = {SLOTS: self.slots, HELD: self.held, JOIN: self.join, VERDICTS: self.verdicts}
+        answers = {SLOTS: self.slots, HELD: self.held, JOIN: self.join, VERDICTS: self.verdicts,
+                   EXPLANATION: self.explanation}
         return [web.post(path, self._guarded(answer)) for path, answer in answers.items()]
 
     async def slots(self, body: bytes) -> bytes:
@@ -53,6 +55,15 @@ class Inlet:
         if report.document is None:
             raise NotReady("this sidecar is not the judge")
         return msgspec.json.encode(report.document)
+
+    async def explanation(self, body: bytes) -> bytes:
+        """HTTP status and JSON, whatever they are: the other node passes them on."""
+        inquiry = _decode(body, Inquiry)
+        report: Report = await ask(self._questions, Asking())
+        if report.document is None:
+            raise NotReady("this sidecar is not the judge")
+        found = await asyncio.get_running_loop().run_in_executor(None, answered, report.verdicts, inquiry)
+        return msgspec.msgpack.encode(found)
 
     def _guarded(self, answer: Callable[[bytes], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def respond(request: web.Request) -> web.Response:

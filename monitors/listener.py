@@ -18,6 +18,7 @@ from aiohttp import web
 from monitors.exchange import Exchange
 from monitors.exporter import Workers, text
 from monitors.inlet import VERDICTS, Inlet
+from monitors.inquiry import EXPLANATION, Inquiry, answered
 from monitors.labels import Label
 from monitors.questions import Asking, Labelling, Questions, Refused, ask
 from monitors.report import Report
@@ -128,7 +129,8 @@ class Listener:
         gets = [web.get("/metrics", self.metrics), web.get("/verdicts", self.verdicts), web.get("/health", self.health)]
         self.port = await self._listen(gets, host, port)
         self.peers_port = await self._listen(self._inlet.routes(), peers_host, 0)
-        inside = await self._runner([*gets, web.post("/labels", self.labels)])
+        own = [web.post("/labels", self.labels), web.get(EXPLANATION, self.explanation)]  # they tell of the data
+        inside = await self._runner([*gets, *own])
         await web.UnixSite(inside, str(socket)).start()
         self._wandering = asyncio.create_task(self._exchange.wander())
 
@@ -166,6 +168,13 @@ class Listener:
     async def metrics(self, request: web.Request) -> web.Response:
         return await self._respond(ask(self._questions, Asking()), self._metrics)
 
+    async def explanation(self, request: web.Request) -> web.Response:
+        try:
+            inquiry = msgspec.convert(dict(request.query), Inquiry)
+        except msgspec.ValidationError as error:
+            return _error(400, f"{EXPLANATION}?model=…&version=…&feature=…: {error}")
+        return await self._respond(self._explained(inquiry), _passed)
+
     async def health(self, request: web.Request) -> web.Response:
         alive = self._alive()
         return _json({"state": "ok" if alive else "stale"}, 200 if alive else 503)
@@ -182,6 +191,18 @@ class Listener:
             raise NotReady("no sidecar judges at the moment")
         return await asyncio.get_running_loop().run_in_executor(None, self._send, address, VERDICTS, b"")
 
+    async def _explained(self, inquiry: Inquiry) -> tuple[int, bytes]:
+        """HTTP status and JSON, from the node that has the verdicts."""
+        loop, report = asyncio.get_running_loop(), await ask(self._questions, Asking())
+        if report.document is not None:
+            return await loop.run_in_executor(None, answered, report.verdicts, inquiry)
+        if not (address := self._judge()):
+            raise NotReady("no sidecar judges at the moment")
+        body = msgspec.msgpack.encode(inquiry)
+        answer = await loop.run_in_executor(None, self._send, address, EXPLANATION, body)
+        found: tuple[int, bytes] = msgspec.msgpack.decode(answer, type=tuple[int, bytes])
+        return found
+
     async def _respond(self, answer: Awaitable[Any], respond: Callable[[Any], web.Response]) -> web.Response:
         try:
             return respond(await answer)
@@ -191,6 +212,11 @@ class Listener:
 
 def _plain(document: bytes) -> web.Response:
     return web.Response(body=document, content_type="application/json")
+
+
+def _passed(found: tuple[int, bytes]) -> web.Response:
+    status, document = found
+    return web.Response(body=document, status=status, content_type="application/json")
 
 
 def _json(value: object, status: int = 200) -> web.Response:

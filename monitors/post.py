@@ -160,7 +160,8 @@ class Post:
         deliveries = [own, *(delivered.delivery for delivered in waiting)]
         court.prepare(deliveries, time.time())
         with self._archive.judging(roll.token) as records:
-            receipts = court.step(deliveries, self._archive.live(records, self._gone_s), time.time(), records)
+            orders = self._archive.orders(records, court.ordered)
+            receipts = court.step(deliveries, self._archive.live(records, self._gone_s), time.time(), records, orders)
         self._court = court
         for take, answer in zip([self._receive, *(_settle(d) for d in waiting)], receipts, strict=True):
             if isinstance(answer, Receipt):

@@ -59,6 +59,17 @@ changes = sa.Table(
 routing = sa.Table(  # one row: the table that the gateways use
     "routing", tables, sa.Column("generation", sa.Integer), sa.Column("document", sa.Text)
 )
+orders = sa.Table(  # of the monitors' judge; rows are never changed
+    "orders",
+    tables,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("time", sa.Float(53)),
+    sa.Column("by", sa.Text),
+    sa.Column("why", sa.Text),
+    sa.Column("model", sa.String(63)),
+    sa.Column("version", sa.String(63)),
+    sa.Column("kind", sa.String(31)),
+)
 sidecars = sa.Table(
     "sidecars",
     tables,

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.reference import Marginal
+from monitors.marginal import Marginal
 
 SURE = 3.0  # nats less than the likeliest: blocks that may as well be the first
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.reference import Marginal
+from monitors.marginal import Marginal
 
 
 class Median(msgspec.Struct, frozen=True):

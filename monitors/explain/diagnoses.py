@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from monitors.explain.cells import names, number, percent
 from monitors.explain.points import Floats, Points, points
-from monitors.reference import Marginal
+from monitors.marginal import Marginal
 from monitors.sampling import reference_error
 
-FIT = 0.05  # total variation from the hypothesis, beyond chance
-FIT_HOURS = 0.08  # of hours, whose few night hours share a bin
+FIT = 0.1  # total variation from the hypothesis, beyond chance: inside a bin the reference is not known
 FAR = 0.15  # from the reference, and three times as far as from the hypothesis
 VAGUE = 0.15  # total variation by which chance may move the rows; with more of it nothing is named
 JUMP = 0.05  # of the rows: missing, unseen, or in one cell
@@ -95,10 +94,10 @@ class Observed(NamedTuple):
             size, self.law.effective_rows, self.law.alpha
         )
 
-    def fits(self, shares: Floats, fit: float = FIT) -> bool:
+    def fits(self, shares: Floats) -> bool:
         """Whether these shares, shape (K,), explain the rows, and the reference does not."""
         near, far = _apart(self.shares, _normed(shares[:-1])), _apart(self.shares, self.reference)
-        return self.chance <= VAGUE and near <= fit + self.chance / 2 and far >= max(FAR + self.chance / 2, 3 * near)
+        return self.chance <= VAGUE and near <= FIT + self.chance / 2 and far >= max(FAR + self.chance / 2, 3 * near)
 
     def likelihood(self, shares: Floats) -> float:
         """Of the rows in nats, if these are the shares, shape (K,)."""
@@ -140,7 +139,7 @@ def hours_shifted(seen: Observed) -> Diagnosis | None:
     turned = {h: Points((source.values + h) % 24, source.weights).shares(law) for h in range(-11, 13)}
     away = {h: _apart(seen.shares, _normed(shares[:-1])) for h, shares in turned.items()}
     best, second = sorted(away, key=lambda h: away[h])[:2]
-    if best == 0 or not seen.fits(turned[best], FIT_HOURS) or away[second] - away[best] < CLOSER:
+    if best == 0 or not seen.fits(turned[best]) or away[second] - away[best] < CLOSER:
         return None
     return Diagnosis("hours_shifted", f"The hours are those of another clock: {best:+d} h fits"
                                       " (time zone, daylight saving).")  # fmt: skip

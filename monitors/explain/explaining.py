@@ -12,7 +12,7 @@ from monitors.explain import cells
 from monitors.explain.diagnoses import Diagnosis, Observed, diagnose, swapped_columns
 from monitors.explain.explanation import Cell, Direction, Explanation, Point
 from monitors.explain.wording import sentences
-from monitors.reference import Marginal
+from monitors.marginal import Marginal
 
 FEW = 10  # independent rows of a category expected and none there: it vanished
 EVEN = 3.0  # times more rows moved one way than the other: a direction
@@ -54,8 +54,10 @@ def explain(
     counts = np.asarray(window_counts, np.int64).reshape(-1, law.size)
     if not counts.any():
         raise ValueError(f"feature {name!r} has no row in its last {len(counts)} blocks")
-    found = (onset or locate(law, counts, times, design_effect)) if alarm else None
-    newest = _since(found, times)
+    largest = locate(law, counts, times, design_effect) if alarm else None
+    first = (onset or largest) if alarm else None
+    again = largest if largest and since is not None and since <= largest.earliest else None
+    newest = _since(again or first, times)
     now = counts[newest].sum(0)
     seen = Observed(law, now, design_effect)
     explanation = Explanation(
@@ -63,7 +65,8 @@ def explain(
         kind=law.kind,
         alarm=alarm,
         since=since,
-        onset=found,
+        onset=first,
+        again=again,
         rows=int(now.sum()),
         blocks=len(counts[newest]),
         direction=_direction(law, now),
@@ -82,7 +85,7 @@ def explain_past(name: str, law: Marginal, past: Past, also: Sequence[Diagnosis]
     """As `explain`, from what the monitor keeps of the feature. Raises ValueError without a row."""
     return explain(
         name, law, past.counts, past.ends, log_e=past.log_e, threshold=past.threshold, since=past.since,
-        onset=past.onset, design_effect=past.design_effect, alarm=past.since is not None, also=also,
+        onset=past.onset, design_effect=past.design_effect(law), alarm=past.since is not None, also=also,
     )  # fmt: skip
 
 
@@ -102,15 +105,13 @@ def ranked(pasts: Mapping[str, Past]) -> list[str]:
 
 def _observed(law: Marginal, past: Past) -> Observed:
     counts = np.array(past.counts, np.int64)
-    return Observed(law, counts[_since(past.onset, past.ends)].sum(0), past.design_effect)
+    return Observed(law, counts[_since(past.onset, past.ends)].sum(0), past.design_effect(law))
 
 
 def _since(onset: Onset | None, ends: Sequence[float]) -> slice:
-    """The blocks that began then or later, all kept ones if it was before them; without a change the last ones."""
-    if onset is None:
-        return slice(-WINDOW_BLOCKS, None)
-    began = starts(ends)
-    return slice(next((k for k, start in enumerate(began) if start >= onset.at), len(began) - 1), None)
+    """The last blocks, of those that began after the change."""
+    after = sum(start >= onset.at for start in starts(ends)) if onset else len(ends)
+    return slice(-min(WINDOW_BLOCKS, max(1, after)), None)
 
 
 def _cells(law: Marginal, now: Counts) -> tuple[Cell, ...]:

@@ -7,7 +7,7 @@ import msgspec
 from monitors.drift.change import Onset
 from monitors.explain.cells import Median
 from monitors.explain.diagnoses import Diagnosis
-from monitors.reference import Kind
+from monitors.marginal import Kind
 
 Direction = Literal["higher", "lower", "wider", "narrower", "otherwise", "categories"]
 
@@ -31,8 +31,9 @@ class Point(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """One feature, before and now. Times in seconds since 1970 UTC, shares of its rows in 0..1.
 
-    `onset` is None where no alarm is on; `rows` and all shares of now are then of the last blocks, else of those
-    since the change, as far as they are kept. `moved` is the total variation between the reference and now.
+    Now are the last judged blocks, up to ten of them, after the change where an alarm is on; `onset` is None where
+    none is. `again` is a change since then, the largest of those that are kept. `moved` is the total variation
+    between the reference and now.
     """
 
     feature: str
@@ -40,6 +41,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     alarm: bool
     since: float | None
     onset: Onset | None
+    again: Onset | None
     rows: int
     blocks: int
     direction: Direction

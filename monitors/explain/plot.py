@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from monitors.explain.explanation import Explanation
-from monitors.explain.wording import named, when
+from monitors.explain.wording import named
 
 matplotlib.use("Agg")
 from matplotlib import dates, pyplot  # the backend is chosen before
@@ -45,9 +45,8 @@ def _title(found: Explanation) -> str:
 
 def _cells(axes: Axes, found: Explanation) -> None:
     at = np.arange(len(found.cells))
-    now = "last blocks" if found.onset is None else f"since {when(found.onset.at)}"
     axes.bar(at - 0.2, [cell.reference for cell in found.cells], 0.4, color=REFERENCE, label="reference")
-    axes.bar(at + 0.2, [cell.now for cell in found.cells], 0.4, color=NOW, label=now)
+    axes.bar(at + 0.2, [cell.now for cell in found.cells], 0.4, color=NOW, label=f"last {found.rows:,} rows")
     names = [cell.name if len(cell.name) <= _LONGEST else f"{cell.name[: _LONGEST - 1]}…" for cell in found.cells]
     axes.set_xticks(at, names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylabel("share of the rows")
@@ -62,6 +61,8 @@ def _evidence(axes: Axes, found: Explanation) -> None:
         if first < last:
             axes.axvspan(first, last, color=CHANGE, alpha=0.15)
         axes.axvline(datetime.fromtimestamp(found.onset.at, UTC), color=CHANGE, label="likeliest change")
+    if found.again is not None:
+        axes.axvline(datetime.fromtimestamp(found.again.at, UTC), color=CHANGE, linestyle="-.", label="and again")
     if found.since is not None:
         axes.axvline(datetime.fromtimestamp(found.since, UTC), color=NOW, linestyle=":", label="alarm raised")
     locator = dates.AutoDateLocator()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from monitors.reference import Marginal
+from monitors.marginal import Marginal
 from serving.protocol import Array
 
 QUANTILES = 512  # points that stand for a number

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from monitors.drift.change import Onset
-from monitors.explain.cells import number, percent
+from monitors.explain.cells import percent
 from monitors.explain.explanation import Cell, Explanation
-from monitors.reference import PREDICTION
+from monitors.profile import PREDICTION
 
 CARRIERS = 3  # cells that are named
 _DAY = 86400.0
@@ -40,7 +40,8 @@ def _what(found: Explanation) -> str:
         "higher": "is higher", "lower": "is lower", "wider": "is spread wider", "narrower": "is less spread",
         "otherwise": "is distributed in another way", "categories": "has other shares of its values",
     }  # fmt: skip
-    return f"{name} {words[found.direction]} than in the reference since {_since(found.onset)}."
+    again = f" It changed again, and more, {_since(found.again)}." if found.again else ""
+    return f"{name} {words[found.direction]} than in the reference since {_since(found.onset)}.{again}"
 
 
 def _since(onset: Onset) -> str:
@@ -56,7 +57,7 @@ def _moved(found: Explanation) -> str:
     if found.median is not None:
         before, now = map(str, found.median)
         median = f"Its median stayed at {now}. " if before == now else f"Its median went from {before} to {now}. "
-    rows = f"{percent(found.moved)} of {number(found.rows)} rows lie elsewhere than in the reference"
+    rows = f"{percent(found.moved)} of its last {found.rows:,} rows lie elsewhere than in the reference"
     carriers = sorted(found.cells, key=lambda cell: -cell.moved)[:CARRIERS]
     named = ", ".join(_cell(cell) for cell in carriers if cell.moved >= 0.05)
     return f"{median}{rows}{': ' + named if named else ''}."
@@ -73,5 +74,5 @@ def _vanished(found: Explanation) -> str:
 def _evidence(found: Explanation) -> str:
     if not found.evidence or not found.threshold:
         return ""
-    most = max(point.log_e for point in found.evidence)
+    most = max(0.0, *(point.log_e for point in found.evidence))
     return f"(Evidence of up to {most:.1f} nats; {found.threshold:.1f} raise an alarm.)"

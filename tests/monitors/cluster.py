@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from monitors.court import Court, Judged
 from monitors.journal import Journal
+from monitors.orders import Order
 from monitors.parcel import Delivery, Receipt
 from monitors.report import Report
 from monitors.station import Station, meaning
@@ -16,6 +17,7 @@ class Judge:
     def __init__(self, settings: Monitors, registry: Registry) -> None:
         self._settings, self._registry = settings, registry
         self._state = Journal(None, "state of the judge")
+        self.orders: list[Order] = []
         self._court = self._seated()
 
     @property
@@ -32,7 +34,8 @@ class Judge:
         """`killed`: before what it did was written."""
         self._court.prepare(deliveries, now)
         self._state.begin()
-        receipts = self._court.step(deliveries, live, now, self._state)
+        orders = [order for order in self.orders if order.number > self._court.ordered]
+        receipts = self._court.step(deliveries, live, now, self._state, orders)
         if killed:
             self._state.sql.execute("ROLLBACK")
             self.die()

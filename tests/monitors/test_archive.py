@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from monitors.archive import FORGET_S, Archive
-from serving.database import Database, judge, sidecars
+from monitors.orders import Order
+from serving.database import Database, judge, orders, sidecars
 from serving.errors import Conflict
 from tests.postgres import Server
 
@@ -31,6 +32,17 @@ def archive(database: Database, node: str) -> Archive:
 def _end_lease(database: Database) -> None:
     with database.writing(judge) as connection:
         connection.execute(judge.update().values(until=0.0))
+
+
+def test_orders_are_read_in_their_order_behind_those_that_are_known(database: Database) -> None:
+    for number in (1, 2, 3):
+        with database.writing() as connection:
+            row = {"model": "m", "version": "1", "kind": "reset", "by": "me", "why": f"reason {number}"}
+            connection.execute(orders.insert().values(**row, time=float(number)))
+    subject = archive(database, "a")
+    with subject.judging(subject.beat(GONE_S).token) as records:
+        found = subject.orders(records, 1)
+    assert found == [Order(k, "reset", "m", "1", float(k), "me", f"reason {k}") for k in (2, 3)]
 
 
 def test_who_comes_first_judges_and_the_others_know_where(database: Database) -> None:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from monitors.drift.change import Onset, locate, starts
-from monitors.reference import Marginal, marginal
+from monitors.marginal import Marginal
+from monitors.reference import marginal
 
 ENDS = [60.0 * (k + 1) for k in range(30)]
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.random import Generator
 
 from monitors.explain.diagnoses import Observed
-from monitors.reference import Kind, Marginal, marginal
+from monitors.marginal import Kind, Marginal
+from monitors.reference import marginal
 from serving.protocol import Array
 
 Law = Callable[[Generator, int], Array]

@@ -89,7 +89,7 @@ def test_rows_like_the_reference_are_never_diagnosed(law: Law, rows: int) -> Non
 
 DRIFTS: dict[str, tuple[Law, Fault]] = {
     **{f"warmer by {k}": (celsius, times(1, k)) for k in (3, 8, 16, 32)},
-    **{f"{k} times as far": (miles, times(k)) for k in (0.5, 0.8, 1.25, 1.45, 1.8, 2.0, 3.0)},
+    **{f"{k} times as far": (miles, times(k)) for k in (0.5, 0.8, 1.25, 1.45, 1.8, 2.0, 3.0, 6.0)},
     "twice as much rain": (rain, times(2)),
     "more rain": (rain, lambda rng, x: np.where(rng.random(len(x)) < 0.3, rng.exponential(3.0, len(x)), x)),
     "later in the day": (hours, lambda rng, x: (x + 1).clip(0, 23)),

@@ -5,7 +5,8 @@ import pytest
 from monitors.drift.watch import KEPT_BLOCKS, WINDOW_BLOCKS, SavedWatch, Watch
 from monitors.explain.explaining import explain, explain_past, explain_version, ranked
 from monitors.explain.explanation import Explanation
-from monitors.reference import Marginal, marginal
+from monitors.marginal import Marginal
+from monitors.reference import marginal
 from serving.protocol import Array
 from tests.monitors.explain.faults import Law, carriers, celsius, miles, reference
 
@@ -41,7 +42,7 @@ def test_an_alarm_says_since_when_which_way_and_by_how_much() -> None:
     assert found.moved == pytest.approx(0.29, abs=0.05)  # of a normal law shifted by 0.75 sigma
     assert sum(cell.moved for cell in found.cells) == pytest.approx(1.0)
     assert found.text.startswith("temp is higher than in the reference since about Wed 21 Jan 1970.")
-    assert "Its median went from 14.92 to 21.42." in found.text and "of 1,800 rows lie elsewhere" in found.text
+    assert "Its median went from 14.92 to 21.42." in found.text and "of its last 1,800 rows lie elsewhere" in found.text
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,23 @@ def test_the_time_of_the_change_stays_that_of_the_alarm_when_its_blocks_are_forg
     for day in range(28, 28 + KEPT_BLOCKS):
         judge(watch, celsius(rng, 300) + 6.0, day)
     found = explained(watch)
-    assert found.onset == before and found.blocks == KEPT_BLOCKS == len(found.evidence)
+    assert found.onset == before and found.blocks == WINDOW_BLOCKS and len(found.evidence) == KEPT_BLOCKS
+
+
+def test_a_larger_change_while_the_alarm_is_on_is_told_as_well() -> None:
+    watch, rng = Watch(reference(miles), 0.02), np.random.default_rng(3)
+    for day in range(60):  # a little further from day 10 on, in kilometres from day 50 on
+        judge(watch, miles(rng, 300) * (1.609344 if day >= 50 else 1.2 if day >= 10 else 1.0), day)
+    found = explained(watch)
+    assert found.onset is not None and abs(found.onset.at - 10 * DAY) <= DAY
+    assert found.again is not None and found.again.at == 50 * DAY
+    assert [diagnosis.name for diagnosis in found.diagnoses] == ["unit_change"]
+    assert "It changed again, and more, about Fri 20 Feb 1970." in found.text
+
+
+def test_a_change_that_lasts_is_told_once() -> None:
+    for seed in range(10):
+        assert explained(watched(celsius, 20, 45, plus=5.0, seed=seed)).again is None
 
 
 def test_without_an_alarm_nothing_is_said_to_have_changed() -> None:

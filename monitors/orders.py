@@ -1,0 +1,20 @@
+"""What people order of the judge: rows of the registry's database, which it carries out once each, in their order."""
+
+from typing import Literal
+
+import msgspec
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Who ordered what of a version's monitor, when (seconds since 1970 UTC), and why. Numbers only rise.
+
+    `reset`: the evidence is 0 and no alarm is on.
+    """
+
+    number: int
+    kind: Literal["reset"]
+    model: str
+    version: str
+    time: float
+    by: str
+    why: str

@@ -1,0 +1,131 @@
+"""`gaugeway monitor`: how the monitors stand, why an alarm is on, and a new beginning."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from serving import inquiring
+from serving.commands.console import AsJson, ConfigFile, out, print_json
+from serving.config import load
+from serving.errors import GaugewayError, NotFound
+
+app = typer.Typer()
+group = typer.Typer(no_args_is_help=True, help="How the monitors stand, why an alarm is on, and a new beginning.")
+app.add_typer(group, name="monitor")
+
+WORST = 3  # features of a version in the table
+
+Reason = Annotated[str, typer.Option("--reason", help="Kept beside who ordered it and when.")]
+
+
+@group.command(epilog="Example: gaugeway monitor status --json")
+def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Every version: its state, its alarms since when, its loss, its labels, its worst features."""
+    document = inquiring.verdicts(load(config))
+    if as_json:
+        print_json(document)
+        return
+    table = Table("model", "version", "state", "alarm since (UTC)", "loss (allowed)\nlabelled", "evidence, of")
+    for model, versions in document["models"].items():
+        for version, one in versions.items():
+            table.add_row(model, version, one["state"], _lines(_alarms(one)), f"{_loss(one)}\n{_labelled(one)}",
+                          _lines(_worst(one)))  # fmt: skip
+    out.print(table if document["models"] else "no version is monitored yet", highlight=False)
+
+
+@group.command(epilog="Example: gaugeway monitor explain flights 2 distance --plot distance.svg")
+def explain(
+    model: str,
+    version: str,
+    feature: Annotated[str, typer.Argument(help="Default: all that are in alarm. `_prediction` is one.")] = "",
+    plot: Annotated[Path | None, typer.Option(help="Draw it: PNG, SVG or PDF.")] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why an alarm is on: when the data changed, which way, by how much, and what is probably broken."""
+    draw = partial(_plotter(), plot) if plot else None  # before the work, since it may not be there
+    found = inquiring.explanation(load(config), model, version, feature)
+    if not feature and not found["alarms"]:
+        raise NotFound(f"nothing to explain: no alarm is on for version {version!r} of {model!r}, it is"
+                       f" {found['state']}; name a feature to see how it stands")  # fmt: skip
+    if draw is not None:
+        draw(_drawn(found))
+    if as_json:
+        print_json(found)
+        return
+    told = {one["feature"] for one in found["features"]}
+    alarms = [alarm for alarm in found["alarms"] if not feature and alarm["name"] not in told]
+    for one in [*alarms, *found["features"]]:
+        out.print(escape(one["text"]), highlight=False, soft_wrap=True)
+
+
+@group.command(epilog="Example: gaugeway monitor reset flights 2 --reason 'the sender of distance is repaired'")
+def reset(model: str, version: str, reason: Reason, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Begin anew: the evidence is 0 and no alarm is on. What still holds will be found again."""
+    done = inquiring.reset(load(config), model, version, reason)
+    if as_json:
+        print_json(done)
+    else:
+        out.print(f"order {done['order']}: the evidence of {model} version {version} begins anew ({done['effect']})",
+                  highlight=False)  # fmt: skip
+
+
+def _plotter() -> Callable[[Path, dict[str, Any]], None]:
+    try:
+        from monitors.explain.plot import Explanation, draw
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        raise GaugewayError("--plot needs matplotlib: pip install 'gaugeway[plots]'") from None
+    return lambda path, found: draw(path, msgspec.convert(found, Explanation))
+
+
+def _drawn(found: dict[str, Any]) -> dict[str, Any]:
+    """The one that was asked for, or the one with the strongest evidence."""
+    if not found["features"]:
+        raise NotFound(f"nothing to draw: no feature of version {found['version']!r} of {found['model']!r} is in alarm"
+                       " by itself; name one")  # fmt: skip
+    one: dict[str, Any] = found["features"][0]
+    return one
+
+
+def _alarms(version: dict[str, Any]) -> list[str]:
+    """Those of features, which explain the others, together."""
+    told = {"harm": version["risk"], **(version["checks"] or {}), **version["drift"]}
+    on = {name: one for name, one in told.items() if one.get("alarm")}
+    wide = [name for name in on if name not in version["drift"] or name.startswith("_")]
+    features = [on[name]["since"] for name in on if name not in wide]
+    lines = [f"{name} {_moment(on[name]['since'])}" for name in wide]
+    return [*lines, f"{len(features)} features {_moment(min(features))}"] if features else lines
+
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
+
+
+def _lines(texts: list[str]) -> str:
+    return "\n".join(texts) or "-"
+
+
+def _loss(version: dict[str, Any]) -> str:
+    risk = version["risk"]
+    mean = "-" if risk["mean"] is None else f"{risk['mean']:.3f}"
+    return f"{mean} ({risk['bound']:.3f})" if risk["state"] != "unfit" else f"{mean}, not judged"
+
+
+def _labelled(version: dict[str, Any]) -> str:
+    covered = version["labels"]["coverage_ratio"]
+    return "-" if covered is None else f"{covered:.2f}"
+
+
+def _worst(version: dict[str, Any]) -> list[str]:
+    features = {name: one for name, one in version["drift"].items() if name != "_all" and one["log_e"] > 0}
+    worst = sorted(features, key=lambda name: -features[name]["log_e"])[:WORST]
+    return [f"{name} {features[name]['log_e']:.1f} of {features[name]['threshold']:.1f}" for name in worst]

@@ -1,0 +1,88 @@
+"""What the command line asks of the monitors: of this machine's sidecar by its socket, which only its user may open."""
+
+import getpass
+import json
+import socket
+import time
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from serving.config import Config
+from serving.errors import BadRequest, GaugewayError, NotReady
+
+TIMEOUT_S = 20.0
+EFFECT_S = 10.0  # in which the judge takes up an order
+
+
+def verdicts(config: Config) -> dict[str, Any]:
+    """The document of ``GET /verdicts``. Raises NotReady when the sidecar does not answer."""
+    found: dict[str, Any] = _get(config, "/verdicts")
+    return found
+
+
+def explanation(config: Config, model: str, version: str, feature: str = "") -> dict[str, Any]:
+    """Why the version's alarms are on. Raises GaugewayError with the sidecar's sentence."""
+    found: dict[str, Any] = _get(config, "/explanation", model=model, version=version, feature=feature)
+    return found
+
+
+def reset(config: Config, model: str, version: str, why: str) -> dict[str, Any]:
+    """Order that the version's evidence begins anew, and wait a while until it does.
+
+    Raises UnknownModel or UnknownVersion, and BadRequest without a reason.
+    """
+    if not why.strip():
+        raise BadRequest("--reason must say why: it is kept with the order")
+    from serving.repository import Repository
+
+    by = getpass.getuser()
+    number = Repository.of(config).order(model, version, "reset", by=by, why=why)
+    effect = "in effect" if _done(config, model, version, number) else "stored; the monitors follow when they run"
+    return {"model": model, "version": version, "order": number, "by": by, "why": why, "effect": effect}
+
+
+def _done(config: Config, model: str, version: str, number: int) -> bool:
+    """Whether the judge carried out the order, or has nothing to carry it out on, within `EFFECT_S`."""
+    until = time.monotonic() + EFFECT_S
+    while time.monotonic() < until:
+        try:
+            known = verdicts(config)["models"].get(model, {}).get(version)
+        except GaugewayError:
+            return False
+        if known is None or known["order"] >= number:
+            return known is not None
+        time.sleep(0.1)
+    return False
+
+
+def _get(config: Config, path: str, **query: str) -> Any:
+    if not config.monitors.enabled:
+        raise BadRequest("the monitors are switched off: monitors.enabled is false")
+    at = config.socket_dir / "monitors.sock"
+    try:
+        status, body = _request(at, f"{path}?{urlencode(query)}" if query else path)
+    except (OSError, HTTPException) as error:
+        raise NotReady(f"no sidecar answers at {at}: {error}; `gaugeway status` says what runs") from None
+    if status != 200:
+        raise GaugewayError(_sentence(body, path, status))
+    return json.loads(body)
+
+
+def _request(at: Path, target: str) -> tuple[int, bytes]:
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(TIMEOUT_S)
+        stream.connect(str(at))
+        connection = HTTPConnection("sidecar")
+        connection.sock = stream
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+def _sentence(body: bytes, path: str, status: int) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the sidecar answered {path} with {status}"

@@ -1,0 +1,166 @@
+"""`gaugeway monitor` beside a real sidecar: what it tells, explains and orders, and what it says when it cannot."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from serving import inquiring
+from serving.cli import app
+from serving.config import Config, load
+from serving.errors import BadRequest, GaugewayError, NotReady, UnknownVersion
+from tests.monitors.test_sidecar import DAY, Process, append, wait
+from tests.monitors.traffic import START, record, stream
+
+TOML = """
+data_dir = "{folder}"
+[monitors]
+event_time = "request"
+[registry]
+database = "sqlite:///{folder}/registry.db"
+artifacts = "file://{folder}/artifacts"
+"""
+
+
+@pytest.fixture(scope="module")
+def drifting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Both versions of a model are in alarm since half-way."""
+    folder = tmp_path_factory.mktemp("drifting")
+    process = Process(folder)
+    (folder / "gaugeway.toml").write_text(TOML.format(folder=folder))
+    records, _ = stream(600, spacing_s=120, shift=3.0)
+    last = record(["last"], records[-1].inputs["x"].array(), [START + 20 * DAY])
+    append([process.ring()], [*records, last])
+    process.start()
+    try:
+        wait(lambda: process.done([*records, last]) and states(process) == {"alarm"})
+        yield process
+    finally:
+        process.end(signal.SIGKILL)
+
+
+def states(process: Process) -> set[str]:
+    return {version["state"] for version in process.verdicts()["models"]["m"].values()}
+
+
+def config(process: Process) -> Config:
+    return load(process.config.data / "gaugeway.toml")
+
+
+def run(process: Process, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["monitor", *arguments, "--config", str(process.config.data / "gaugeway.toml")])
+
+
+def refused(process: Process, *arguments: str) -> str:
+    """The sentence; `serving.cli.main` prints it and exits with 1."""
+    found = run(process, *arguments).exception
+    assert isinstance(found, GaugewayError)
+    return str(found)
+
+
+def test_the_alarm_is_explained_by_its_features(drifting: Process) -> None:
+    found = inquiring.explanation(config(drifting), "m", "1")
+    assert found["state"] == "alarm"
+    assert {"_all", "x0", "x1"} <= {alarm["name"] for alarm in found["alarms"]}
+    (x0,) = (one for one in found["features"] if one["feature"] == "x0")
+    assert x0["direction"] == "higher" and x0["median"][1]["value"] > x0["median"][0]["value"]
+    middle = START + 300 * 120
+    assert abs(x0["onset"][0] - middle) <= 6 * 3600  # a block
+    assert x0["text"].startswith("x0 is higher than in the reference since about ")
+
+
+def test_every_node_explains(drifting: Process, tmp_path: Path) -> None:
+    other = Process(tmp_path, drifting.config.data)
+    other.start()
+    try:
+        wait(lambda: other.get("/verdicts").status_code == 200)
+        assert inquiring.explanation(other.config, "m", "1") == inquiring.explanation(drifting.config, "m", "1")
+        with pytest.raises(GaugewayError, match="model 'm' has no version '7'; it has '1', '2'"):
+            inquiring.explanation(other.config, "m", "7")
+    finally:
+        other.end(signal.SIGTERM)
+
+
+def test_values_are_told_on_the_socket_only(drifting: Process) -> None:
+    port = (drifting.config.run_dir / "monitors.port").read_text()
+    assert httpx.get(f"http://127.0.0.1:{port}/explanation?model=m&version=1").status_code == 404
+
+
+def test_status_says_state_alarms_and_the_worst_features(drifting: Process) -> None:
+    document = json.loads(run(drifting, "status", "--json").output)
+    assert document["models"]["m"]["1"]["state"] == "alarm"
+    shown = run(drifting, "status")
+    assert shown.exit_code == 0
+    assert "alarm" in shown.output and "x0" in shown.output and "2013-02-0" in shown.output
+
+
+def test_explain_prints_sentences_json_and_a_picture(drifting: Process, tmp_path: Path) -> None:
+    text = run(drifting, "explain", "m", "1").output
+    assert "Drift of the whole since the block that ended " in text
+    assert "x0 is higher than in the reference" in text
+    one = run(drifting, "explain", "m", "1", "x1", "--plot", str(tmp_path / "x1.svg"), "--json")
+    assert [found["feature"] for found in json.loads(one.output)["features"]] == ["x1"]
+    assert (tmp_path / "x1.svg").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("explain", "z", "1"), "unknown model 'z'; there are 'm'"),
+        (("explain", "m", "7"), "model 'm' has no version '7'; it has '1', '2'"),
+        (("explain", "m", "1", "y"), "version '1' of 'm' has no feature 'y'; it has '_prediction', 'x0', 'x1',"),
+        (("reset", "m", "7", "--reason", "x"), "model 'm' has no version '7'; it has '1', '2'"),
+        (("reset", "m", "1", "--reason", " "), "--reason must say why: it is kept with the order"),
+    ],
+)
+def test_what_is_not_there_is_said(drifting: Process, arguments: tuple[str, ...], sentence: str) -> None:
+    assert refused(drifting, *arguments).startswith(sentence)
+
+
+def test_a_reset_ends_the_alarm_of_its_version_outlives_a_restart_and_is_kept(drifting: Process) -> None:
+    done = run(drifting, "reset", "m", "2", "--reason", "the sender is repaired", "--json")
+    said: dict[str, Any] = json.loads(done.output)
+    assert said["effect"] == "in effect" and said["why"] == "the sender is repaired" and said["by"]
+
+    def versions() -> dict[str, Any]:
+        found: dict[str, Any] = drifting.verdicts()["models"]["m"]
+        return found
+
+    assert versions()["1"]["state"] == "alarm"
+    assert versions()["2"]["state"] != "alarm" and versions()["2"]["drift"]["_all"]["log_e"] == 0.0
+    before = versions()["2"]
+    drifting.end(signal.SIGKILL)
+    drifting.start()
+    assert versions()["2"]["order"] == said["order"] == before["order"]
+    assert versions()["2"]["drift"] == before["drift"]
+    assert refused(drifting, "explain", "m", "2").startswith("nothing to explain: no alarm is on for version '2' of")
+
+
+def test_without_a_sidecar_nothing_is_told_and_a_reset_is_stored(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    (tmp_path / "gaugeway.toml").write_text(TOML.format(folder=tmp_path))
+    settled = config(process)
+    with pytest.raises(NotReady, match=r"no sidecar answers at .*monitors.sock: .*; `gaugeway status` says what runs"):
+        inquiring.verdicts(settled)
+    stored = inquiring.reset(settled, "m", "1", "for later")
+    assert stored["effect"] == "stored; the monitors follow when they run"
+    assert inquiring.reset(settled, "m", "1", "again")["order"] > stored["order"]
+    with pytest.raises(UnknownVersion):
+        inquiring.reset(settled, "m", "7", "no such one")
+
+
+def test_monitors_that_are_off_are_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "gaugeway.toml"
+    path.write_text(f'data_dir = "{tmp_path}"\n[monitors]\nenabled = false\n')
+    with pytest.raises(BadRequest, match="the monitors are switched off"):
+        inquiring.verdicts(load(path))
+
+
+@pytest.mark.parametrize("command", ["status", "explain", "reset"])
+def test_every_command_has_an_example(command: str) -> None:
+    assert f"Example: gaugeway monitor {command}" in CliRunner().invoke(app, ["monitor", command, "--help"]).output
