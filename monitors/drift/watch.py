@@ -6,13 +6,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.alarm import Alarm
+from monitors.alarm import Alarm, Severity
 from monitors.drift import EFFECTS
-from monitors.drift.e_detector import CLIPS, Bettor, accumulated, log_mean_exp
+from monitors.drift.change import Onset, locate
+from monitors.drift.e_detector import CLIPS, Bettor, BlockBettor, accumulated, log_mean_exp
+from monitors.drift.effects import Seen, Side, Sizes, effects, largest
 from monitors.reference import Marginal
 from monitors.sampling import MIN_BLOCKS, dispersion
 
 WINDOW_BLOCKS = 10  # judged blocks behind an effect size
+KEPT_BLOCKS = 40  # judged blocks among which a change is looked for
 
 
 class DriftVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,14 +26,39 @@ class DriftVerdict(msgspec.Struct, frozen=True, kw_only=True):
     alarm: bool  # stays until enough quiet blocks
     psi: float = 0.0  # effect sizes over the last `WINDOW_BLOCKS` judged blocks, n rows
     ks: float = 0.0
+    js: float = 0.0
+    wasserstein: float | None = None  # None where values have no distance: categories, a constant, an older profile
+    hellinger: float = 0.0
+    tv: float = 0.0
+    chi2: float = 0.0
+    intervals: dict[str, tuple[float, float]] = {}  # by effect size, at `CONFIDENCE`
     n: int = 0
     since: float | None = None  # end of the block that raised the alarm, seconds since 1970 UTC
     blocks: int = 0  # judged so far
     note: str = ""  # why it is not judged
+    severity: Severity = "info"
+    promise: str = ""  # how rare false alarms of it are, and what that rests on
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alarm of one feature is explained from: its kept blocks, oldest first."""
+
+    counts: list[list[int]]  # shape (blocks, K)
+    ends: list[float]  # seconds since 1970 UTC
+    log_e: list[float]  # evidence in nats when the block was judged
+    threshold: float
+    since: float | None  # end of the block that raised the alarm
+    onset: Onset | None  # when it changed, as the alarm was raised
+    split: float  # as of the watch
+
+    def design_effect(self, law: Marginal) -> float:
+        """Of a block as large as these are on average."""
+        counts = np.array(self.counts, np.int64).reshape(-1, law.size)
+        return live_design_effect(law, int(counts.sum() / max(1, len(counts))), counts[-WINDOW_BLOCKS:], self.split)
 
 
 class SavedWatch(msgspec.Struct, array_like=True):
-    """A watch as it is stored: float64 and integers, exactly."""
+    """A watch as it is stored: float64 and integers, exactly. `window`, `ends` and `evidence` are of kept blocks."""
 
     q: list[float]
     s: list[float]
@@ -39,18 +67,21 @@ class SavedWatch(msgspec.Struct, array_like=True):
     alarm: Alarm
     log_e: float = 0.0
     blocks: int = 0
+    ends: list[float] = []
+    evidence: list[float] = []
+    onset: Onset | None = None
 
 
 class Watch:
     """One feature. `s` is its own evidence; `share` what it lends to `_all`, which restarts on its own alarms."""
 
-    def __init__(self, law: Marginal, tolerance: float, split: float = 1.0) -> None:
+    def __init__(self, law: Marginal, tolerance: float, split: float = 1.0, unit: str = "row") -> None:
         """`split` is into how many of the blocks judged here time cuts a block of the reference, at least 1."""
         self.law, self.fit = law, not law.unfit
         self._split = split
         self.share = np.zeros(len(CLIPS))
-        self._reference = np.array(law.counts, np.int64)
-        self._bettor = Bettor(law.theta, min(1.0, tolerance + law.error))
+        self._reference = Side.of(law)
+        self._bettor = (BlockBettor if unit == "block" else Bettor)(law.theta, min(1.0, tolerance + law.error))
         self._state = SavedWatch([], [0.0] * len(CLIPS), [], [], Alarm())
 
     def judge(self, counts: NDArray[np.int64] | None, at: float, threshold: float, quiet_blocks: int) -> bool:
@@ -60,31 +91,56 @@ class Watch:
         """
         if counts is None or not counts.any():
             return False
-        design_effect = self._design_effect(int(counts.sum()))  # of the blocks before this one, which no bet may see
-        self._state.window = [*self._state.window, counts.tolist()][-WINDOW_BLOCKS:]
+        design_effect = self.design_effect(int(counts.sum()))  # of the blocks before this one, which no bet may see
         self._state.blocks += 1
-        if not self.fit:
-            return False
-        crossed = self._bet(counts, design_effect) >= threshold
-        if crossed:
-            self._state.s = [0.0] * len(CLIPS)
-        self._state.alarm.update(crossed, at, quiet_blocks)
-        return True
+        crossed = self.fit and self._bet(counts, design_effect) >= threshold
+        self._keep(counts, at)
+        if self.fit:
+            self._raise(crossed, at, quiet_blocks)
+        return self.fit
 
-    def verdict(self, threshold: float) -> DriftVerdict:
-        state, past = self._state, self._past()
+    def reset(self) -> None:
+        """No evidence, no alarm, no belief but the reference."""
+        self.share, self._bettor.q = np.zeros(len(CLIPS)), self.law.theta
+        zero = [0.0] * len(CLIPS)
+        self._state = msgspec.structs.replace(self._state, s=zero, alarm=Alarm(), log_e=0.0, onset=None)
+
+    def fade(self, nats: float) -> None:
+        """The threshold fell by so much, and the evidence with it: else what was gathered under it would count more."""
+        self._state.s = [s - nats for s in self._state.s]
+        self.share = self.share - nats
+
+    def seen(self) -> Seen:
+        """The newest judged blocks, for the effect sizes."""
+        past = self._past()
         counts = past.sum(0)
-        worth = self._design_effect(int(counts.sum() / max(1, len(past)))), self.law.design_effect
-        effects = {name: effect(counts, self._reference, *worth) for name, effect in EFFECTS.items()}
+        return Seen(self._reference, counts, self.design_effect(int(counts.sum() / max(1, len(past)))))
+
+    def verdict(self, threshold: float, sizes: Sizes | None = None) -> DriftVerdict:
+        """`sizes` are those of what was `seen`, where they are at hand: those of many features come together."""
+        state, sizes = self._state, sizes or effects([self.seen()])[0]
         return DriftVerdict(
             log_e=state.log_e,
             threshold=threshold,
             alarm=state.alarm.on,
-            n=int(counts.sum()),
+            n=sizes.n,
             since=state.alarm.since,
             blocks=state.blocks,
             note=self.law.unfit,
-            **effects,
+            intervals=sizes.intervals,
+            **sizes.values,
+        )
+
+    def past(self, threshold: float) -> Past:
+        state = self._state
+        return Past(
+            counts=state.window[len(state.window) - len(state.ends) :],  # an earlier release kept blocks without ends
+            ends=state.ends,
+            log_e=state.evidence,
+            threshold=threshold,
+            since=state.alarm.since,
+            onset=state.onset,
+            split=self._split,
         )
 
     def save(self) -> SavedWatch:
@@ -96,12 +152,37 @@ class Watch:
     def fits(self, saved: SavedWatch) -> bool:
         return len(saved.q) == self.law.size and len(saved.s) == len(saved.share) == len(CLIPS)
 
+    @property
+    def lent(self) -> float:
+        """Its part in the evidence of `_all`, in nats."""
+        return float(log_mean_exp(self.share))
+
     def _past(self) -> NDArray[np.int64]:
         """Counts of the last judged blocks, shape (blocks, K)."""
-        return np.array(self._state.window, np.int64).reshape(-1, self.law.size)
+        return np.array(self._state.window[-WINDOW_BLOCKS:], np.int64).reshape(-1, self.law.size)
 
-    def _design_effect(self, rows: int) -> float:
+    def design_effect(self, rows: int) -> float:
+        """Of a block of so many rows, by the blocks judged before it."""
         return live_design_effect(self.law, rows, self._past(), self._split)
+
+    def _keep(self, counts: NDArray[np.int64], at: float) -> None:
+        state = self._state
+        state.window = [*state.window, counts.tolist()][-KEPT_BLOCKS:]
+        state.ends = [*state.ends, at][-KEPT_BLOCKS:]
+        state.evidence = [*state.evidence, state.log_e][-KEPT_BLOCKS:]
+
+    def _raise(self, crossed: bool, at: float, quiet_blocks: int) -> None:
+        """Raise the alarm or clear it. What was before a quiet time is no part of a change to come."""
+        state, was_on = self._state, self._state.alarm.on
+        if crossed:
+            state.s = [0.0] * len(CLIPS)
+        state.alarm.update(crossed, at, quiet_blocks)
+        if state.alarm.on and not was_on:
+            past = self.past(0.0)
+            state.onset = locate(self.law, np.array(past.counts), past.ends, past.design_effect(self.law))
+        elif was_on and not state.alarm.on:
+            state.onset, quiet = None, slice(-max(quiet_blocks, WINDOW_BLOCKS), None)
+            state.window, state.ends, state.evidence = state.window[quiet], state.ends[quiet], state.evidence[quiet]
 
     def _bet(self, counts: NDArray[np.int64], design_effect: float) -> float:
         won = self._bettor.update(counts, design_effect)
@@ -134,19 +215,33 @@ class AllWatch:
                 watch.share = np.zeros(len(CLIPS))
         state.alarm.update(crossed, at, quiet_blocks)
 
+    @property
+    def alarm(self) -> bool:
+        return self._state.alarm.on
+
+    @property
+    def blocks(self) -> int:
+        """Judged so far."""
+        return self._state.blocks
+
+    def reset(self) -> None:
+        """No evidence, no alarm."""
+        self._state = msgspec.structs.replace(self._state, alarm=Alarm(), log_e=0.0)
+
     def verdict(self, threshold: float, parts: Sequence[DriftVerdict]) -> DriftVerdict:
-        """Effect sizes are the largest of the features'; n is the largest of their numbers of rows."""
-        state = self._state
+        """Effect sizes are the largest of the features', without intervals, which would have to know that they were
+        chosen for their size; n is the largest of their numbers of rows.
+        """
+        state, found = self._state, [{name: getattr(part, name) for name in EFFECTS} for part in parts]
         return DriftVerdict(
             log_e=state.log_e,
             threshold=threshold,
             alarm=state.alarm.on,
-            psi=max((part.psi for part in parts), default=0.0),
-            ks=max((part.ks for part in parts), default=0.0),
             n=max((part.n for part in parts), default=0),
             since=state.alarm.since,
             blocks=state.blocks,
             note="" if any(not part.note for part in parts) else "no feature can be judged",
+            **largest(found),
         )
 
     def save(self) -> SavedAll:

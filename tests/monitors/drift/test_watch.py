@@ -179,14 +179,14 @@ def users(rng: np.random.Generator, rows: int) -> Array:
 class Untempered(Watch):
     """A mutant: takes clustered rows for independent ones."""
 
-    def _design_effect(self, rows: int) -> float:
+    def design_effect(self, rows: int) -> float:
         return 1.0
 
 
 class Kish(Watch):
     """A mutant: trusts that rows were thinned one by one, and does not look at the past blocks."""
 
-    def _design_effect(self, rows: int) -> float:
+    def design_effect(self, rows: int) -> float:
         return live_design_effect(self.law, rows, CALM, self._split)
 
 
@@ -224,7 +224,7 @@ def test_rows_thinned_by_user_are_not_rows_thinned_one_by_one() -> None:
 class Unscaled(Watch):
     """Tempers by the reference's design effect, however few rows a block has."""
 
-    def _design_effect(self, rows: int) -> float:
+    def design_effect(self, rows: int) -> float:
         return self.law.design_effect
 
 
