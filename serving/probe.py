@@ -79,6 +79,9 @@ def examine(order: Order, say: Say) -> Findings:
     if not session.signature.inputs:
         raise PublishRefused("the model has no inputs")
     rows = _rows(order.rows) if order.rows else None
+    if order.together is not None and rows is not None:
+        _write_predictions(session, rows, order.together, order.predictions, say)
+        return Findings(session.signature, order.together, None, load_s, 0.0, facts)
     say(Line(phase="warming up"))
     feed = _warm(session, rows)
     say(Line(phase="probing"))
@@ -89,9 +92,7 @@ def examine(order: Order, say: Say) -> Findings:
     say(Line(phase="timing batches"))
     times = _times(session, feed) if independent else ()
     if rows is not None:
-        say(Line(phase="predicting"))
-        outputs = _predict(session, rows, independent)
-        Path(order.predictions).write_bytes(msgspec.msgpack.encode([column(output) for output in outputs]))
+        _write_predictions(session, rows, independent, order.predictions, say)
     return Findings(signature, independent, agreement.measured, load_s, latency_s, facts, times)
 
 
@@ -269,6 +270,12 @@ def _corrected(session: Session, feed: Feed) -> Signature:
         grows = single.ndim > 0 and len(single) == 1 and len(double) == 2
         outputs.append(msgspec.structs.replace(spec, shape=(-1, *shape[1:]) if grows else shape))
     return Signature(signature.inputs, tuple(outputs))
+
+
+def _write_predictions(session: Session, rows: Feed, independent: bool, path: str, say: Say) -> None:
+    say(Line(phase="predicting"))
+    outputs = _predict(session, rows, independent)
+    Path(path).write_bytes(msgspec.msgpack.encode([column(output) for output in outputs]))
 
 
 def _predict(session: Session, rows: Feed, independent: bool) -> list[Array]:

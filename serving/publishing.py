@@ -4,19 +4,16 @@ Order: read the file, try it in a disposable child, work out what its columns me
 in the child, build the reference profile, store. Only the last step changes anything.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn, cast, get_args
 
 import msgspec
-import numpy as np
 
-from monitors import reference as references
-from monitors.features import column
 from monitors.reference import Profile
 from serving import agreement, config
-from serving.errors import BadRequest, Conflict, PublishRefused, UnknownModel
+from serving.errors import BadRequest, Conflict, UnknownModel
 from serving.manifest import (
     MODEL_FILE,
     REFERENCE_FILE,
@@ -24,14 +21,16 @@ from serving.manifest import (
     Kind,
     Manifest,
     Prediction,
+    Segment,
     Task,
     check_tolerance,
     parse_prediction,
 )
+from serving.profiling import Question, profiled
 from serving.protocol import Array, Signature, TensorSpec
 from serving.repository import Repository, differing
-from serving.rows import Rows
-from serving.validation import Limits, Report, read_model, validate
+from serving.segmenting import resolve_segments
+from serving.validation import Limits, Report, predict, read_model, validate
 
 _ATTEMPTS = 20  # at a number for a version, when others publish at the same time
 
@@ -51,6 +50,10 @@ class Description(msgspec.Struct, frozen=True):
     prediction: Prediction | None
     features: tuple[Feature, ...]
     label: str | None
+    threshold: float = 0.5
+    quantile: float = 0.5
+    segments: tuple[Segment, ...] = ()
+    kpi_range: tuple[float, float] | None = None
 
 
 def publish(
@@ -65,6 +68,10 @@ def publish(
     reference: Path | None = None,
     label: str | None = None,
     time: str | None = None,
+    threshold: float = 0.5,
+    quantile: float = 0.5,
+    segments: Sequence[str] = (),
+    kpi_range: tuple[float, float] | None = None,
     lineage: Mapping[str, str] | None = None,
     block_s: float = 86400.0,
     batch_tolerance: float = 0.0,
@@ -73,10 +80,12 @@ def publish(
     """Make version `version` (default: the next number, or the one that has this very content) of model `name`.
 
     `features` are names in the order of the columns of the only input, or names of inputs of one column each;
-    ``name:categorical`` marks codes. `label` and `time` are columns of the rows in `reference`; design effects are
-    measured on blocks of `block_s` seconds of `time`. Requests share runs when rows run together differ from rows run
-    alone by at most `batch_tolerance` x max(1, |value|); 0: not in a bit. Raises PublishRefused, Conflict or
-    BadRequest with one sentence, and then nothing has changed.
+    ``name:categorical`` marks codes, and a kind that nobody says is guessed from the reference. `label` and `time` are
+    columns of the rows in `reference`; design effects are measured on blocks of `block_s` seconds of `time`. Requests
+    share runs when rows run together differ from rows run alone by at most `batch_tolerance` x max(1, |value|); 0: not
+    in a bit. A probability of at least `threshold` predicts 1, a regression predicts the label's `quantile`, and of the
+    KPI sent with a label, else of labels, the mean is told, within `kpi_range`; `segments` are as in
+    `resolve_segments`. Raises PublishRefused, Conflict or BadRequest with one sentence, and then nothing has changed.
     """
     _check(name, version, task, reference, {"--label": label, "--time": time})
     check_tolerance(batch_tolerance)
@@ -91,14 +100,22 @@ def publish(
         resolve_prediction(prediction, report.signature) if prediction else None,
         resolve_features(features, report.signature),
         label,
+        _fraction("--threshold", threshold),
+        _fraction("--quantile", quantile),
+        kpi_range=kpi_range,
     )
     files, told = {MODEL_FILE: model}, _told(model_path, model, report) | dict(lineage or {})
     profile = None
     if reference is not None:
-        report, profile = _profile(tried, report.signature, said, reference, time, block_s)
+        kinds = declared_kinds(features, said.features)
+        question = Question(reference, said.features, kinds, said.prediction, said.task, label, time, block_s)
+        answer = profiled(question, report.signature, tried, lambda *run: predict(model, *run, limits))
+        report, profile = answer.report, answer.profile
+        said = msgspec.structs.replace(said, features=answer.features)
         files[REFERENCE_FILE] = profile.encode()
         told = {"reference": reference.name, "reference_rows": str(profile.rows),
-                "reference_sha256": sha256(reference.read_bytes()).hexdigest()} | told  # fmt: skip
+                "reference_sha256": answer.digest} | told  # fmt: skip
+    said = msgspec.structs.replace(said, segments=resolve_segments(segments, said.features, profile))
     unnamed = _manifest(name, version, report, said, files, told, batch_tolerance)
     manifest, created = _store(repository, unnamed, files)
     notes = (*_notes(said, profile), *agreement.notes(manifest), *_twins(repository, manifest))
@@ -145,6 +162,16 @@ def resolve_features(names: Sequence[str], signature: Signature) -> tuple[Featur
     return tuple(_own_input(name, kind, signature) for name, kind in pairs)
 
 
+def declared_kinds(names: Sequence[str], features: Sequence[Feature]) -> dict[str, Kind]:
+    """The kinds that somebody said, or that are certain: text is categorical.
+
+    >>> declared_kinds(["a", "b:categorical"], [Feature("a", "x", 0), Feature("b", "x", 1, "categorical")])
+    {'b': 'categorical'}
+    """
+    said = dict(_name_and_kind(text) for text in names)
+    return {f.name: f.kind for f in features if said[f.name] is not None or f.kind == "categorical"}
+
+
 def resolve_prediction(text: str, signature: Signature) -> Prediction:
     """``OUTPUT`` or ``OUTPUT:COLUMN``, checked: a number a row. Raises BadRequest.
 
@@ -174,6 +201,12 @@ def _check(name: str, version: str | None, task: str | None, rows: Path | None, 
     for option, column_name in of_rows.items():
         if column_name is not None and rows is None:
             raise BadRequest(f"{option} names a column of the reference rows: give them with --reference")
+
+
+def _fraction(option: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise BadRequest(f"{option} must lie between 0 and 1, got {value:g}")
+    return value
 
 
 def _name_and_kind(text: str) -> tuple[str, Kind | None]:
@@ -209,52 +242,6 @@ def _shown(spec: TensorSpec) -> str:
 
 def _told(path: Path, model: bytes, report: Report) -> dict[str, str]:
     return {"source": path.name, "model_bytes": str(len(model)), **{k: v for k, v in report.facts.items() if v}}
-
-
-def _profile(
-    tried: Callable[[Mapping[str, Array]], Report], signature: Signature, said: Description, path: Path,
-    time: str | None, block_s: float,
-) -> tuple[Report, Profile]:  # fmt: skip
-    """The rows of `path` through the model, once more in the child, and the profile of both."""
-    if not said.features:
-        raise BadRequest("--reference needs --features: the names of the columns that are the model's inputs")
-    extra = [name for name in (said.label, time) if name is not None]
-    rows = Rows(path, [*(feature.name for feature in said.features), *extra])
-    inputs = rows.tensors(signature, said.features)
-    report = tried(inputs)
-    predictions = _predictions(said.prediction, report) if said.prediction else None
-    if said.task == "classification" and predictions is not None:
-        _check_probabilities(said.prediction, predictions)
-    profile = references.build(
-        {feature.name: column(inputs[feature.input], feature.column) for feature in said.features},
-        {feature.name: feature.kind for feature in said.features},
-        prediction=predictions,
-        labels=rows.labels(said.label) if said.label else None,
-        task=said.task,
-        time=rows.times(time) if time else None,
-        block_s=block_s,
-    )
-    return report, profile
-
-
-def _predictions(prediction: Prediction, report: Report) -> Array:
-    """Shape (n,), as the monitors will see it."""
-    names = [spec.name for spec in report.signature.outputs]
-    assert report.predictions is not None
-    output = report.predictions[names.index(prediction.output)]
-    if prediction.column is not None and output.reshape(len(output), -1).shape[1] <= prediction.column:
-        raise BadRequest(f"output {prediction.output!r} has no column {prediction.column}")
-    return column(output, prediction.column)
-
-
-def _check_probabilities(prediction: Prediction | None, values: Array) -> None:
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    if len(finite) and not (finite.min() >= 0 and finite.max() <= 1):
-        assert prediction is not None
-        raise PublishRefused(
-            f"--task classification needs probabilities in 0..1, output {prediction.output!r} gave"
-            f" {finite.min():g} to {finite.max():g} on the reference rows"
-        )
 
 
 def _store(repository: Repository, manifest: Manifest, files: Mapping[str, bytes]) -> tuple[Manifest, bool]:

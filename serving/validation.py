@@ -22,6 +22,7 @@ from serving.speed import Timed
 
 _NAMES = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 _MEMORY_RATIO = 8  # of a large file: it is parsed twice and run
+_ROWS_RATIO = 4  # of rows: they are read, unpacked and run
 MAX_MODEL_BYTES = 2**31 - 1  # of a protobuf message
 
 
@@ -36,7 +37,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Order(msgspec.Struct, frozen=True):
     """What the child is told: the file with the model, that with the rows if there are any, its limits.
 
-    `batch_tolerance`: how far rows run together may be from rows run alone and still count as independent.
+    `batch_tolerance`: how far rows run together may be from rows run alone and still count as independent. `together`:
+    whether rows may be run together; None: that and all else is to be found out, before the rows are run.
     """
 
     model: str
@@ -44,6 +46,7 @@ class Order(msgspec.Struct, frozen=True):
     predictions: str
     limits: Limits
     batch_tolerance: float = 0.0
+    together: bool | None = None
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -90,12 +93,31 @@ def validate(
     Raises PublishRefused with the reason.
     """
     data = model if isinstance(model, bytes) else read_model(model)
-    limits = limits or Limits(memory_bytes=max(Limits().memory_bytes, _MEMORY_RATIO * len(data)))
+    findings, outputs = _examined(data, rows, limits, batch_tolerance, None)
+    return Report(**{name: getattr(findings, name) for name in Findings.__struct_fields__}, predictions=outputs)
+
+
+def predict(model: bytes, rows: Mapping[str, Array], together: bool, limits: Limits | None = None) -> list[Array]:
+    """Run `rows` through a validated model, in a child of their own; outputs in the order of the signature.
+
+    `together`: whether rows may be run together. Raises PublishRefused with the reason.
+    """
+    outputs = _examined(model, rows, limits, 0.0, together)[1]
+    assert outputs is not None
+    return outputs
+
+
+def _examined(
+    data: bytes, rows: Mapping[str, Array] | None, limits: Limits | None, batch_tolerance: float, together: bool | None
+) -> tuple[Findings, list[Array] | None]:
+    if limits is None:
+        memory_bytes = max(Limits().memory_bytes, _MEMORY_RATIO * len(data))
+        limits = Limits(memory_bytes + _ROWS_RATIO * sum(array.nbytes for array in (rows or {}).values()))
     with tempfile.TemporaryDirectory(prefix="gaugeway-publish-") as folder:
-        order = _prepare(Path(folder), data, rows, limits, batch_tolerance)
+        order = _prepare(Path(folder), data, rows, limits, batch_tolerance, together)
         findings = _judge(*_run_child(Path(folder), order), limits)
         outputs = None if rows is None else _columns((Path(folder) / "predictions").read_bytes())
-    return Report(**{name: getattr(findings, name) for name in Findings.__struct_fields__}, predictions=outputs)
+    return findings, outputs
 
 
 def read_model(path: Path) -> bytes:
@@ -111,14 +133,15 @@ def read_model(path: Path) -> bytes:
 
 
 def _prepare(
-    folder: Path, model: bytes, rows: Mapping[str, Array] | None, limits: Limits, batch_tolerance: float
-) -> Order:
+    folder: Path, model: bytes, rows: Mapping[str, Array] | None, limits: Limits, batch_tolerance: float,
+    together: bool | None,
+) -> Order:  # fmt: skip
     (folder / "empty").mkdir()
     (folder / "model").write_bytes(model)
     if rows is not None:
         (folder / "rows").write_bytes(msgspec.msgpack.encode({name: column(array) for name, array in rows.items()}))
     given = str(folder / "rows") if rows is not None else None
-    return Order(str(folder / "model"), given, str(folder / "predictions"), limits, batch_tolerance)
+    return Order(str(folder / "model"), given, str(folder / "predictions"), limits, batch_tolerance, together)
 
 
 def _run_child(folder: Path, order: Order) -> tuple[int | None, list[Line], str]:

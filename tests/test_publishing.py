@@ -204,7 +204,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"reference": "rows"}, "--reference needs --features"),
     ({"reference": "rows", "features": ["a", "c"]}, "rows.parquet has no column 'c'; it has 'a', 'b', 'late', 'at'"),
     ({"reference": "rows", "features": ["a", "b"], "label": "l"}, "rows.parquet has no column 'l'"),
-    ({"reference": "model.onnx", "features": ["a", "b"]}, "cannot read .*model.onnx as Parquet or CSV"),
+    ({"reference": "model.onnx", "features": ["a", "b"]}, "cannot read .*model.onnx as Parquet, Arrow or CSV"),
     ({"reference": "missing", "features": ["a", "b"]}, "there is no file .*missing"),
 ]
 

@@ -1,27 +1,35 @@
 """Reference rows arrive in the types the model is fed, or are refused with the column's name."""
 
+import itertools
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from serving.errors import PublishRefused
 from serving.manifest import Feature
 from serving.protocol import Signature, TensorSpec
-from serving.rows import Rows
+from serving.rows import Part, Rows, _Lot
 
 
-def _rows(folder: Path, values: list[Any], kind: Any = None) -> Rows:
+def _rows(folder: Path, values: list[Any], kind: Any = None) -> Part:
     parquet.write_table(pa.table({"c": pa.array(values, kind)}), folder / "rows.parquet")
-    return Rows(folder / "rows.parquet", ["c"])
+    return _all(folder / "rows.parquet")
 
 
-def _feed(rows: Rows, datatype: str, shape: tuple[int, ...] = (-1,)) -> Any:
+def _all(path: Path) -> Part:
+    return Rows(path, ["c"]).sample().part
+
+
+def _feed(rows: Part, datatype: str, shape: tuple[int, ...] = (-1,)) -> Any:
     return rows.tensors(Signature((TensorSpec("x", datatype, shape),), ()), [Feature("c", "x")])["x"]
 
 
@@ -53,7 +61,7 @@ def test_text_is_bytes_and_categories_are_their_words(tmp_path: Path) -> None:
     assert _feed(_rows(tmp_path, ["a", None, "ö"]), "BYTES").tolist() == [b"a", b"", "ö".encode()]
     words = pa.array(["x", "y", "x"]).dictionary_encode()
     parquet.write_table(pa.table({"c": words}), tmp_path / "d.parquet")
-    fed = _feed(Rows(tmp_path / "d.parquet", ["c"]), "BYTES", (-1, 1))
+    fed = _feed(_all(tmp_path / "d.parquet"), "BYTES", (-1, 1))
     assert fed.tolist() == [[b"x"], [b"y"], [b"x"]]
 
 
@@ -83,10 +91,51 @@ def test_files_that_give_no_rows(tmp_path: Path) -> None:
     wrong = {"cut.parquet": "cannot read", "twice.csv": "several columns 'c'", "empty.csv": "cannot read"}
     for name, sentence in wrong.items():
         with pytest.raises(PublishRefused, match=sentence):
-            Rows(tmp_path / name, ["c"])
+            _all(tmp_path / name)
 
 
 def test_an_input_without_a_feature_is_named(tmp_path: Path) -> None:
     signature = Signature((TensorSpec("x", "FP32", (-1,)), TensorSpec("y", "FP32", (-1,))), ())
     with pytest.raises(PublishRefused, match="gives no values for input 'y'"):
         _rows(tmp_path, [1.0]).tensors(signature, [Feature("c", "x")])
+
+
+@settings(deadline=None, max_examples=40)
+@given(cuts=st.lists(st.integers(1, 400), min_size=1, max_size=20), size=st.sampled_from([1, 60, 700, 2_000]))
+def test_a_sample_does_not_know_how_the_file_is_cut(
+    cuts: list[int], size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "cuts.stream"
+    table = pa.table({"c": np.arange(sum(cuts))})
+    ends = np.cumsum([0, *cuts])
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        for a, b in itertools.pairwise(ends.tolist()):
+            stream.write_table(table.slice(a, b - a))
+    sample = Rows(path, ["c"]).sample(size)
+    assert sample.rows == sum(cuts) and len(sample.part) == min(size, sum(cuts))
+    assert sample.part.labels("c").tolist() == sample.numbers.tolist() == sorted(set(sample.numbers.tolist()))
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table)
+    assert Rows(path, ["c"]).sample(size).numbers.tolist() == sample.numbers.tolist()
+    parts = [part.labels("c") for part in Rows(path, ["c"]).parts(size)]
+    assert np.concatenate(parts).tolist() == table["c"].to_pylist()
+
+
+def test_every_row_has_the_same_chance() -> None:
+    """Of a hundred thousand rows a tenth is drawn: from each tenth of the file, and of rows with each remainder."""
+    lot = _Lot(10_000)
+    for first in range(0, 100_000, 3_000):
+        lot.add(pa.record_batch({"c": np.arange(first, min(first + 3_000, 100_000))}))
+    assert lot.table()["c"].to_pylist() == lot.numbers.tolist() and len(lot.numbers) == 10_000
+    for group in (lot.numbers // 10_000, lot.numbers % 10):
+        drawn = np.bincount(group, minlength=10)
+        assert (abs(drawn - 1_000) < 5 * np.sqrt(1_000 * 0.9)).all()
+
+
+def test_the_digest_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        parquet.write_table(pa.table({"c": [1.0]}), tmp_path / name)
+    whole = Rows(tmp_path, ["c"]).digest()
+    assert Rows(tmp_path / "a.parquet", ["c"]).digest() == sha256((tmp_path / "a.parquet").read_bytes()).hexdigest()
+    (tmp_path / "b.parquet").rename(tmp_path / "c.parquet")
+    assert Rows(tmp_path, ["c"]).digest() != whole

@@ -25,11 +25,21 @@ def publish(
     task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
     prediction: Annotated[str | None, typer.Option(help="OUTPUT or OUTPUT:COLUMN.")] = None,
     features: Annotated[
-        str, typer.Option(help="Names in order, `name:categorical` for codes: a,b,c:categorical.")
+        str, typer.Option(help="Names in order, with kinds: a:numeric,b:categorical. Without, it is guessed.")
     ] = "",
-    reference: Annotated[Path | None, typer.Option(help="Rows (Parquet, CSV) like those at training time.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Rows like those at training time: Parquet (a file or a folder), Arrow, CSV.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")] = None,
     time: Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")] = None,
+    threshold: Annotated[float, typer.Option(help="A probability of at least this predicts 1, for the metrics.")] = 0.5,
+    quantile: Annotated[float, typer.Option(help="Of the label, that a regression predicts, for its metrics.")] = 0.5,
+    kpi: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Range of the KPI sent with labels, else of the label.")
+    ] = None,
+    segments: Annotated[
+        str, typer.Option(help="Features with metrics and fairness by segment; a number with edges: carrier,age:30:60.")
+    ] = "",
     batch_tolerance: Annotated[
         float,
         typer.Option(
@@ -51,7 +61,9 @@ def publish(
         published = publishing.publish(
             Repository.of(settled), name, file, version=version, task=task, prediction=prediction,
             features=[feature for feature in features.split(",") if feature], reference=reference, label=label,
-            time=time, lineage=dict(pair(text) for text in settings), block_s=settled.monitors.block_s,
+            time=time, threshold=threshold, quantile=quantile,
+            segments=[segment for segment in segments.split(",") if segment], kpi_range=_range(kpi),
+            lineage=dict(pair(text) for text in settings), block_s=settled.monitors.block_s,
             batch_tolerance=batch_tolerance,
         )  # fmt: skip
     _tell(published.manifest, published.created, published.notes, as_json)
@@ -71,6 +83,18 @@ def models(config: ConfigFile = None, as_json: AsJson = False) -> None:
         table.add_row(m.model, m.version, m.digest[:12], m.task or "-", str(len(m.features) or "-"),
                       "yes" if REFERENCE_FILE in m.files else "-", _batches(m))  # fmt: skip
     out.print(table if manifests else "nothing is published yet; see `gaugeway publish --help`")
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise typer.BadParameter(f"expected LOW:HIGH, two numbers and the smaller one first, got {text!r}")
+    return low, high
 
 
 def _tell(manifest: Manifest, created: bool, notes: Sequence[str], as_json: bool) -> None:

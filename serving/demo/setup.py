@@ -96,10 +96,10 @@ def fill(config: Config, trained: "Sequence[Trained]", console: Console) -> None
 
 def _publish(repository: Repository, version: "Trained") -> tuple[str, ...]:
     """Returns what will not be monitored, and why."""
-    features = [f"{name}:categorical" if name in flights.CATEGORICAL else name for name in flights.FEATURES]
+    kinds = {name: "categorical" if name in flights.CATEGORICAL else "numeric" for name in flights.FEATURES}
     published = publish(
         repository, MODEL, version.model, version=version.version, task="classification",
-        prediction=f"{OUTPUT}:{COLUMN}", features=features, reference=version.reference,
+        prediction=f"{OUTPUT}:{COLUMN}", features=[*map(":".join, kinds.items())], reference=version.reference,
         label="late", time="departs", block_s=DAY_S, lineage=version.lineage,
     )  # fmt: skip
     return published.notes

@@ -1,0 +1,68 @@
+"""Rows that do not fit into memory at once give a profile of all of them, through the model in its child."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from serving.errors import PublishRefused
+from serving.manifest import Prediction
+from serving.profiling import Answer, Question, profiled
+from serving.protocol import Signature
+from serving.publishing import declared_kinds, resolve_features
+from serving.rows import Rows
+from serving.validation import predict, validate
+from tests import models
+
+
+def _profiled(question: Question, signature: Signature, model: bytes, part_rows: int) -> Answer:
+    return profiled(
+        question, signature, lambda rows: validate(model, rows), lambda *run: predict(model, *run), part_rows
+    )
+
+
+def _write(folder: Path, rows: int) -> Path:
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=rows), rng.integers(0, 3, rows)
+    late = rng.random(rows) < 1 / (1 + np.exp(b - a))
+    parquet.write_table(pa.table({"a": a, "b": b, "late": late, "at": np.arange(rows) * 600}), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def test_parts_and_the_whole(tmp_path: Path) -> None:
+    """What all rows decide is the same, also of the prediction; what the sample decides is near."""
+    model, signature = models.classifier(), validate(models.classifier()).signature
+    features = resolve_features(["a", "b"], signature)
+    question = Question(
+        _write(tmp_path, 3_000), features, declared_kinds(["a", "b"], features), Prediction("probabilities", 1),
+        "classification", "late", "at", 86400.0,
+    )  # fmt: skip
+    parts, whole = (_profiled(question, signature, model, rows) for rows in (1_600, 3_000))
+    assert (parts.digest, parts.features) == (whole.digest, whole.features)
+    assert [feature.kind for feature in parts.features] == ["numeric", "categorical"]
+    for name, law in whole.profile.features.items():
+        other = parts.profile.features[name]
+        assert (other.low, other.high, other.rows) == (law.low, law.high, 3_000)
+        assert other.edges == pytest.approx(law.edges, abs=0.1)
+    laws = parts.profile.features["b"], whole.profile.features["b"]
+    first, second = (dict(zip(law.categories, law.counts, strict=False)) for law in laws)
+    assert first == second
+    assert parts.profile.risk is not None and whole.profile.risk is not None
+    assert parts.profile.risk.mean == pytest.approx(whole.profile.risk.mean, rel=1e-12)
+    assert any(note.startswith("all 3000 rows are counted") for note in parts.profile.notes)
+    assert not any(note.startswith("all 3000 rows") for note in whole.profile.notes)
+
+
+def test_a_row_that_the_model_fails_on_is_found_in_any_part(tmp_path: Path) -> None:
+    path, model = tmp_path / "rows.parquet", models.lookup()
+    parquet.write_table(pa.table({"index": np.zeros(50, int)}), path)
+    drawn = Rows(path, ["index"]).sample(20).numbers
+    wrong = next(row for row in range(20, 40) if row not in drawn)
+    parquet.write_table(pa.table({"index": np.where(np.arange(50) == wrong, 99, 0)}), path)
+    signature = validate(model).signature
+    question = Question(path, resolve_features(["index"], signature), {}, Prediction("y"), None, None, None, 86400.0)
+    where = r"the model fails on reference row.* \(counted from row 20 of .*rows.parquet\)"
+    with pytest.raises(PublishRefused, match=where):
+        _profiled(question, signature, model, 20)
