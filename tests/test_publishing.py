@@ -74,7 +74,9 @@ def test_only_name_and_file_are_required_and_the_rest_is_said_missing(repository
 
 
 def test_a_version_with_everything(repository: Repository, tmp_path: Path) -> None:
-    made = _full(repository, tmp_path, _parquet(tmp_path)).manifest
+    published = _full(repository, tmp_path, _parquet(tmp_path))
+    made = published.manifest
+    assert "kinds that nobody declared are guessed from the values (numeric: a)" in published.notes
     assert made.features == (Feature("a", "x", 0), Feature("b", "x", 1, "categorical"))
     assert made.prediction == Prediction("probabilities", 1)
     assert (made.task, made.label) == ("classification", "late")
