@@ -3,14 +3,16 @@
 from collections import Counter
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors.marginal import Kind, Marginal, cast, text
+from monitors.marginal import Kind, Marginal, cast, packed, text
 from serving.protocol import Array
 
 BINS = 10  # quantile bins of a number, most common categories of a category
 MAX_OTHERS = 5_000  # known categories beyond the most common ones; rarer ones count as unseen
+MAX_NAMED = 250  # of these that are kept as they are; more of them are packed
 REPEATS = 50  # rows a value on average, from which a few whole numbers are taken for codes
 
 
@@ -74,7 +76,10 @@ def category_law(values: Array, bins: int, alpha: float) -> tuple[Marginal, NDAr
     dtype: Any = "text" if is_text else values.dtype.name
     once = {category for category in others if counted[category] == 1}
     at = np.fromiter((value in once for value in values.tolist()), bool, len(values) if once else 0)
-    return Marginal(kind="categorical", dtype=dtype, categories=common, others=others, alpha=alpha), np.flatnonzero(at)
+    law = Marginal(kind="categorical", dtype=dtype, categories=common, alpha=alpha)
+    if len(others) > MAX_NAMED:
+        return msgspec.structs.replace(law, packed=packed(others, dtype)), np.flatnonzero(at)
+    return msgspec.structs.replace(law, others=others), np.flatnonzero(at)
 
 
 def _edges(ordered: Array, bins: int) -> tuple[float, ...]:

@@ -1,8 +1,11 @@
 """The law of one feature over a few cells, and the rule that puts a value into its cell."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import repeat
 from typing import Any, Literal
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -16,14 +19,18 @@ Kind = Literal["numeric", "categorical"]
 Counts = NDArray[np.int64]
 
 EXTRA = 3  # cells beside the bins: below, above, missing; or other, unseen, missing
+PACKED = {"float32": "<f4", "float64": "<f8", "text": "<u4"}  # elements of `Marginal.packed`
 
 
 class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The reference law of one feature over K cells, and the rule that puts a value into its cell.
 
     Cells of a number: below the reference's range, the bins [edge, next edge), above, missing (NaN). Cells of a
-    category: the most common `categories`, other (in `others`), unseen, missing (empty text or NaN). Below, above
-    and missing may be empty in the reference.
+    category: the most common `categories`, other (in `others` or `packed`), unseen, missing (empty text or NaN).
+    Below, above and missing may be empty in the reference.
+
+    Thousands of other categories are packed: as sorted numbers, texts as the CRC-32 of their UTF-8. Of a million
+    unseen texts one or two then pass for one of 5,000 known ones.
 
     >>> from monitors.reference import marginal
     >>> law = marginal(np.arange(2000, dtype=np.float32), "numeric")
@@ -38,6 +45,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     edges: tuple[float, ...] = ()  # inner edges of the bins, increasing, in (low, high]
     categories: tuple[float | str, ...] = ()
     others: tuple[float | str, ...] = ()
+    packed: bytes = b""
     counts: tuple[int, ...] = ()  # of the reference rows, one per cell
     design_effect: float = 1.0  # variance of block shares over that of independent rows, at least 1
     block_rows: float = 0.0  # rows of a reference block, on average over rows; 0: no blocks, design effect unknown
@@ -116,13 +124,48 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def _numbers(self) -> tuple[Array, NDArray[np.intp]]:
         """Known numeric categories in increasing order, and the cell of each."""
-        known = np.array([*self.categories, *self.others, math.nan], self.dtype)  # NaN: none is larger, it equals none
+        known = np.array([*self.known, math.nan], self.dtype)  # NaN: none is larger, it equals none
         cell = np.minimum(np.arange(len(known)), len(self.categories))
         order = np.argsort(known)
         return known[order], cell[order]
 
+    @property
+    def known(self) -> list[float | str]:
+        """Categories by their value, the most common ones first; not texts that are packed."""
+        packed = [] if self.dtype == "text" else self._packed.tolist()
+        return [*self.categories, *self.others, *packed]
+
+    @cached_property
+    def _packed(self) -> Array:
+        return np.frombuffer(self.packed, PACKED[self.dtype])
+
     def _text_cells(self, values: Array) -> NDArray[np.intp]:
-        return np.fromiter(map(self._index.__getitem__, values.tolist()), np.intp, len(values))
+        listed = values.tolist()
+        if not self.packed:
+            return np.fromiter(map(self._index.__getitem__, listed), np.intp, len(listed))
+        cells = np.fromiter(map(self._index.get, listed, repeat(-1)), np.intp, len(listed))
+        rest = np.flatnonzero(cells < 0)
+        cells[rest] = self._rare_cells([listed[i] for i in rest.tolist()])
+        return cells
+
+    def _rare_cells(self, listed: list[Any]) -> NDArray[np.intp]:
+        """Of texts that the index does not have as they are: as bytes first, which almost all of them are."""
+        other, unseen = len(self.categories), len(self.categories) + 1
+        try:
+            found = self._in_packed(listed)
+        except TypeError:
+            found = np.zeros(len(listed), bool)
+        cells = np.where(found, other, unseen)
+        rest = np.flatnonzero(~found)
+        data = [text(listed[i]).encode(errors="replace") for i in rest.tolist()]
+        cells[rest] = np.fromiter(map(self._index.get, data, repeat(unseen)), np.intp, len(data))
+        cells[rest[(cells[rest] == unseen) & self._in_packed(data)]] = other
+        return cells
+
+    def _in_packed(self, data: list[bytes]) -> NDArray[np.bool_]:
+        sums = np.fromiter(map(crc32, data), np.uint32, len(data))
+        at = np.minimum(np.searchsorted(self._packed, sums), len(self._packed) - 1)
+        return np.asarray(self._packed[at] == sums)
 
     def _number_cells(self, values: Array) -> NDArray[np.intp]:
         values = cast(values, self.dtype)
@@ -147,6 +190,12 @@ def cast(values: Array, dtype: str) -> Array:
         return values
     with np.errstate(over="ignore"):  # too large for float32 is infinite there, as it is for the model
         return values.astype(dtype)
+
+
+def packed(categories: Sequence[Any], dtype: str) -> bytes:
+    """Categories in the form of `Marginal.packed`."""
+    known = [crc32(category.encode(errors="replace")) for category in categories] if dtype == "text" else categories
+    return np.sort(np.array(known, PACKED[dtype])).tobytes()
 
 
 def text(value: object) -> str:

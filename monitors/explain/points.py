@@ -67,9 +67,11 @@ def _knots(law: Marginal) -> tuple[Floats, Floats]:
 
 
 def _category_points(law: Marginal) -> tuple[Array, Floats]:
-    known = [*law.categories, *law.others]
+    """Packed texts are one point, which is in no other law."""
+    known = [*law.known, "\0"] if law.packed and law.dtype == "text" else law.known
     values = np.empty(len(known), object) if law.dtype == "text" else np.array(known, law.dtype)
     values[:] = known
     common = len(law.categories)
-    rare = [law.counts[common] / max(1, len(law.others))] * len(law.others)
+    others = len(known) - common
+    rare = [law.counts[common] / max(1, others)] * others
     return values, np.array([*law.counts[:common], *rare], np.float64)
