@@ -194,13 +194,12 @@ def _law_note(name: str, law: Marginal) -> str:
 
 
 def _correlation_note(profile: Profile) -> str:
+    times = {name: law.memory_s / 3600 for name, law in profile.features.items() if law.memory_s}
+    if not times:
+        return ""
+    said = f"correlation times: {', '.join(f'{name} {hours:.1f} h' for name, hours in times.items())}"
     slow, block_h = profile.correlated(profile.block_s), profile.block_s / 3600
-    times = ", ".join(f"{name} ({seconds / 3600:.1f} h)" for name, seconds in slow.items())
-    return (
-        f"blocks of {block_h:g} h are shorter than the correlation time of {times}: neighbours are alike"
-        if slow
-        else ""
-    )
+    return f"{said}; blocks of {block_h:g} h are shorter than those of {', '.join(slow)}" if slow else said
 
 
 def _sample_note(sampled: int, rows: int) -> str:
