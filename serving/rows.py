@@ -50,7 +50,7 @@ class Rows:
 
     def sample(self, rows: int = PART_ROWS) -> Sample:
         """At most `rows` rows, drawn at random, always the same ones however the file is cut into batches."""
-        lot = _Lot(rows)
+        lot = Lot(rows)
         for batch in self._batches():
             lot.add(batch)
         if not lot.seen:
@@ -189,7 +189,7 @@ class Part:
         return texts[words.indices.fill_null(len(texts) - 1).to_numpy()]
 
 
-class _Lot:
+class Lot:
     """The rows whose numbers have the lowest hashes: a uniform sample, whatever comes with which batch."""
 
     def __init__(self, size: int) -> None:

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from serving.errors import PublishRefused
 from serving.manifest import Feature
 from serving.protocol import Signature, TensorSpec
-from serving.rows import Part, Rows, _Lot
+from serving.rows import Lot, Part, Rows
 
 
 def _rows(folder: Path, values: list[Any], kind: Any = None) -> Part:
@@ -123,7 +123,7 @@ def test_a_sample_does_not_know_how_the_file_is_cut(
 
 def test_every_row_has_the_same_chance() -> None:
     """Of a hundred thousand rows a tenth is drawn: from each tenth of the file, and of rows with each remainder."""
-    lot = _Lot(10_000)
+    lot = Lot(10_000)
     for first in range(0, 100_000, 3_000):
         lot.add(pa.record_batch({"c": np.arange(first, min(first + 3_000, 100_000))}))
     assert lot.table()["c"].to_pylist() == lot.numbers.tolist() and len(lot.numbers) == 10_000
