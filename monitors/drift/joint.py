@@ -7,6 +7,7 @@ from monitors.alarm import Alarm
 from monitors.bottom_k import BottomK
 from monitors.drift.classifier import CLIPS, Classifier
 from monitors.drift.e_detector import accumulated, log_mean_exp
+from monitors.drift.tempering import thinned
 from monitors.drift.watch import DriftVerdict
 from monitors.profile import Profile
 from serving.config import Monitors
@@ -91,15 +92,6 @@ class JointWatch:
             moments[upper] = moments.T[upper] = saved.moments
             self._classifier.learned(moments, saved.noise, saved.taken)
             self._state = saved
-
-
-def thinned(design_effect: float, rows: int, of: float) -> float:
-    """The design effect of `rows` rows that were drawn one by one from `of` that have this one (Kish 1965).
-
-    >>> thinned(50.0, 128, 128), thinned(50.0, 101, 5001)
-    (50.0, 1.98)
-    """
-    return 1 + (design_effect - 1) * min(1.0, (rows - 1) / max(1, of - 1))
 
 
 def _classifier(profile: Profile, settings: Monitors) -> tuple[Classifier | None, str]:

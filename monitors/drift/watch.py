@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from monitors.alarm import Alarm, Severity
 from monitors.drift import EFFECTS
 from monitors.drift.change import Onset, locate
-from monitors.drift.e_detector import CLIPS, Bettor, BlockBettor, accumulated, log_mean_exp
+from monitors.drift.e_detector import CLIPS, Bettor, BlockBettor, Floats, accumulated, log_mean_exp
 from monitors.drift.effects import Seen, Side, Sizes, effects, largest
+from monitors.drift.tempering import live_design_effect, scaled, shown
 from monitors.reference import Marginal
-from monitors.sampling import MIN_BLOCKS, dispersion
 
 WINDOW_BLOCKS = 10  # judged blocks behind an effect size
 KEPT_BLOCKS = 40  # judged blocks among which a change is looked for
@@ -81,27 +81,24 @@ class Watch:
         self._split = split
         self.share = np.zeros(len(CLIPS))
         self._reference = Side.of(law)
-        self._bettor = (BlockBettor if unit == "block" else Bettor)(law.theta, min(1.0, tolerance + law.error))
+        self.bettor = (BlockBettor if unit == "block" else Bettor)(law.theta, min(1.0, tolerance + law.error))
         self._state = SavedWatch([], [0.0] * len(CLIPS), [], [], Alarm())
+        self._shown: float | None = None  # the design effect that the newest judged blocks show; None: not looked at
 
     def judge(self, counts: NDArray[np.int64] | None, at: float, threshold: float, quiet_blocks: int) -> bool:
-        """Take the counts, shape (K,), of a block that ended at `at`; None where no row had the feature.
+        """As `judge` of several features."""
+        return judge([self], [counts], at, threshold, quiet_blocks)
 
-        Returns whether there was anything to bet on. A block without rows is not a quiet one: it clears no alarm.
-        """
-        if counts is None or not counts.any():
-            return False
-        design_effect = self.design_effect(int(counts.sum()))  # of the blocks before this one, which no bet may see
+    def close(self, counts: NDArray[np.int64], at: float, threshold: float, quiet_blocks: int) -> None:
+        """A block ended, and was bet on where the feature is fit."""
         self._state.blocks += 1
-        crossed = self.fit and self._bet(counts, design_effect) >= threshold
         self._keep(counts, at)
         if self.fit:
-            self._raise(crossed, at, quiet_blocks)
-        return self.fit
+            self._raise(self._state.log_e >= threshold, at, quiet_blocks)
 
     def reset(self) -> None:
         """No evidence, no alarm, no belief but the reference."""
-        self.share, self._bettor.q = np.zeros(len(CLIPS)), self.law.theta
+        self.share, self.bettor.q = np.zeros(len(CLIPS)), self.law.theta
         zero = [0.0] * len(CLIPS)
         self._state = msgspec.structs.replace(self._state, s=zero, alarm=Alarm(), log_e=0.0, onset=None)
 
@@ -132,6 +129,7 @@ class Watch:
         )
 
     def past(self, threshold: float) -> Past:
+        """What its alarm is explained from."""
         state = self._state
         return Past(
             counts=state.window[len(state.window) - len(state.ends) :],  # an earlier release kept blocks without ends
@@ -144,10 +142,11 @@ class Watch:
         )
 
     def save(self) -> SavedWatch:
-        return msgspec.structs.replace(self._state, q=self._bettor.q.tolist(), share=self.share.tolist())
+        return msgspec.structs.replace(self._state, q=self.bettor.q.tolist(), share=self.share.tolist())
 
     def load(self, saved: SavedWatch) -> None:
-        self._state, self._bettor.q, self.share = saved, np.array(saved.q), np.array(saved.share)
+        self._state, self.bettor.q, self.share = saved, np.array(saved.q), np.array(saved.share)
+        self._shown = None
 
     def fits(self, saved: SavedWatch) -> bool:
         return len(saved.q) == self.law.size and len(saved.s) == len(saved.share) == len(CLIPS)
@@ -163,10 +162,20 @@ class Watch:
 
     def design_effect(self, rows: int) -> float:
         """Of a block of so many rows, by the blocks judged before it."""
-        return live_design_effect(self.law, rows, self._past(), self._split)
+        if self._shown is None:
+            self._shown = shown(self.law, self._past())
+        return scaled(self.law, rows, self._shown, self._split)
+
+    def gain(self, s: Floats, share: Floats, q: Floats, log_e: float) -> None:
+        """What the bet on a block came to."""
+        self._state.s, self._state.log_e, self.share, self.bettor.q = s.tolist(), log_e, share, q
+
+    @property
+    def s(self) -> list[float]:
+        return self._state.s
 
     def _keep(self, counts: NDArray[np.int64], at: float) -> None:
-        state = self._state
+        state, self._shown = self._state, None
         state.window = [*state.window, counts.tolist()][-KEPT_BLOCKS:]
         state.ends = [*state.ends, at][-KEPT_BLOCKS:]
         state.evidence = [*state.evidence, state.log_e][-KEPT_BLOCKS:]
@@ -184,12 +193,34 @@ class Watch:
             state.onset, quiet = None, slice(-max(quiet_blocks, WINDOW_BLOCKS), None)
             state.window, state.ends, state.evidence = state.window[quiet], state.ends[quiet], state.evidence[quiet]
 
-    def _bet(self, counts: NDArray[np.int64], design_effect: float) -> float:
-        won = self._bettor.update(counts, design_effect)
-        s = accumulated(np.array(self._state.s), won)
-        self.share = accumulated(self.share, won)
-        self._state.s, self._state.log_e = s.tolist(), float(log_mean_exp(s))
-        return self._state.log_e
+
+def judge(
+    watches: Sequence[Watch], counts: Sequence[NDArray[np.int64] | None], at: float, threshold: float, quiet_blocks: int
+) -> bool:
+    """Judge a block that ended at `at`: of each feature its counts, shape (K,), None where no row had it.
+
+    Returns whether there was anything to bet on. A block without rows is not a quiet one: it clears no alarm.
+    """
+    there = [(watch, cells) for watch, cells in zip(watches, counts, strict=True) if cells is not None and cells.any()]
+    fit = [(watch, cells) for watch, cells in there if watch.fit]
+    for size in sorted({watch.law.size for watch, _ in fit}):
+        _bet([(watch, cells) for watch, cells in fit if watch.law.size == size])
+    for watch, cells in there:
+        watch.close(cells, at, threshold, quiet_blocks)
+    return bool(fit)
+
+
+def _bet(features: Sequence[tuple[Watch, NDArray[np.int64]]]) -> None:
+    """Bet on features of as many cells side by side, which costs little more than one."""
+    bettors = [watch.bettor for watch, _ in features]
+    bettor = type(bettors[0])(np.stack([b.theta for b in bettors]), np.array([b.tolerance for b in bettors]))
+    bettor.q = np.stack([b.q for b in bettors])
+    design_effects = [watch.design_effect(int(counts.sum())) for watch, counts in features]
+    won = bettor.update(np.stack([counts for _, counts in features]), np.array(design_effects))
+    s = accumulated(np.array([watch.s for watch, _ in features]), won)
+    share = accumulated(np.stack([watch.share for watch, _ in features]), won)
+    for (watch, _), *gained in zip(features, s, share, bettor.q, log_mean_exp(s).tolist(), strict=True):
+        watch.gain(*gained)
 
 
 class SavedAll(msgspec.Struct, array_like=True):
@@ -249,22 +280,3 @@ class AllWatch:
 
     def load(self, saved: SavedAll) -> None:
         self._state = saved
-
-
-def live_design_effect(law: Marginal, rows: int, past: NDArray[np.int64], split: float = 1.0) -> float:
-    """The design effect D of a block of `rows` live rows; `past` are the counts of blocks before it, (blocks, K).
-
-    D - 1 is the correlation of two rows of a block times the other rows of the block (Kish 1965), so D grows with
-    a block that is denser than the reference's were, as when the reference is a sample of the traffic. It falls
-    with a sparser block, as when a version gets a fifth of the traffic, if rows are thinned one by one: then the
-    correlation is the reference's. If whole clusters are kept (all rows of a user go to one version), it is not.
-    So D falls no lower than the past blocks show, and not before there are four. A block of less time than the
-    reference's is thinned by nothing: its rows count `split` times.
-    """
-    if law.block_rows <= 1 or law.design_effect <= 1:
-        return law.design_effect
-    more, others = law.design_effect - 1, law.block_rows - 1
-    most = 1 + more * max(1.0, (rows - 1) / others)
-    if len(past) < MIN_BLOCKS:
-        return most
-    return min(most, max(1 + more * (rows * split - 1) / others, dispersion(past)))

@@ -102,7 +102,7 @@ def drifting(version: Version | None) -> list[str]:
     """Features in alarm, strongest effect first: ``temp 2.31``."""
     if version is None:
         return []
-    found = [(drift.psi, name) for name, drift in version.drift.items() if drift.alarm and name != "_all"]
+    found = [(drift.psi, name) for name, drift in version.drift.items() if drift.alarm and name not in ("_all", "_joint")]
     return [f"{name} {psi:.2f}" for psi, name in sorted(found, reverse=True)]
 
 

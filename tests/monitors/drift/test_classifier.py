@@ -9,7 +9,7 @@ from scipy import stats
 
 from monitors.drift.classifier import CLIPS, Cells, Classifier, Witness, scores
 from monitors.drift.e_detector import Floats, accumulated, log_mean_exp
-from monitors.drift.joint import thinned
+from monitors.drift.tempering import thinned
 from monitors.reference import Marginal, marginal
 from serving.protocol import Array
 

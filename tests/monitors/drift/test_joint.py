@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from monitors.bottom_k import BottomK, hashes
-from monitors.drift.joint import JOINT, JointWatch, thinned
+from monitors.drift.joint import JOINT, JointWatch
+from monitors.drift.tempering import thinned
 from monitors.monitor import Monitor
 from monitors.reference import Profile, build
 from monitors.slot import Counts, count

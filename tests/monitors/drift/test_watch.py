@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch, live_design_effect
+from monitors.drift.tempering import live_design_effect
+from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch
 from monitors.reference import Marginal, marginal
 from serving.protocol import Array
 

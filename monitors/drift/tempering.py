@@ -1,0 +1,47 @@
+"""What clustered rows are worth in blocks and samples that are not like the reference's blocks."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.marginal import Marginal
+from monitors.sampling import MIN_BLOCKS, dispersion
+
+
+def live_design_effect(law: Marginal, rows: int, past: NDArray[np.int64], split: float = 1.0) -> float:
+    """The design effect D of a block of `rows` live rows; `past` are the counts of blocks before it, (blocks, K).
+
+    D - 1 is the correlation of two rows of a block times the other rows of the block (Kish 1965), so D grows with
+    a block that is denser than the reference's were, as when the reference is a sample of the traffic. It falls
+    with a sparser block, as when a version gets a fifth of the traffic, if rows are thinned one by one: then the
+    correlation is the reference's. If whole clusters are kept (all rows of a user go to one version), it is not.
+    So D falls no lower than the past blocks show, and not before there are four. A block of less time than the
+    reference's is thinned by nothing: its rows count `split` times.
+    """
+    return scaled(law, rows, shown(law, past), split)
+
+
+def shown(law: Marginal, past: NDArray[np.int64]) -> float:
+    """The least that D may be, by the blocks before; infinite while these are too few. Not looked at where D is 1."""
+    if law.block_rows <= 1 or law.design_effect <= 1:
+        return 1.0
+    return dispersion(past) if len(past) >= MIN_BLOCKS else math.inf
+
+
+def scaled(law: Marginal, rows: int, least: float, split: float) -> float:
+    """`live_design_effect`, where D is no less than `least`."""
+    if law.block_rows <= 1 or law.design_effect <= 1:
+        return law.design_effect
+    more, others = law.design_effect - 1, law.block_rows - 1
+    most = 1 + more * max(1.0, (rows - 1) / others)
+    return min(most, max(1 + more * (rows * split - 1) / others, least))
+
+
+def thinned(design_effect: float, rows: int, of: float) -> float:
+    """The design effect of `rows` rows that were drawn one by one from `of` that have this one (Kish 1965).
+
+    >>> thinned(50.0, 128, 128), thinned(50.0, 101, 5001)
+    (50.0, 1.98)
+    """
+    return 1 + (design_effect - 1) * min(1.0, (rows - 1) / max(1, of - 1))
