@@ -1,0 +1,65 @@
+"""What the explanations of single features leave open: harm, and rows that have no time."""
+
+from collections.abc import Sequence
+
+from monitors.calibration import CalibrationVerdict
+from monitors.coverage import CoverageVerdict
+from monitors.explain.cells import percent
+from monitors.explain.explanation import Direction, Explanation
+from monitors.explain.wording import named
+from monitors.quality import QualityVerdict
+from monitors.risk import RiskVerdict
+
+_WAYS: dict[Direction, str] = {
+    "higher": "higher", "lower": "lower", "wider": "spread wider", "narrower": "less spread",
+    "otherwise": "other values", "categories": "other values",
+}  # fmt: skip
+WHOLE = "The rows as a whole no longer look like the reference."
+JOINT = "A classifier can tell the rows from those of the reference."
+NAMED = 5  # checks of data quality in one sentence
+LOSSES = {"classification": "Brier loss", "regression": "absolute error, as a share of its cap,"}
+
+
+def harm(verdict: RiskVerdict, task: str, recent: float) -> str:
+    """Of an alarm of risk; `recent` is the mean loss of the blocks behind it."""
+    return f"The mean {LOSSES[task]} of the last blocks is {recent:.3f}; up to {verdict.bound:.3f} is allowed."
+
+
+def quality(verdict: QualityVerdict) -> str:
+    """The checks in alarm, else the one with the strongest evidence."""
+    checks = [(feature, name, check) for feature, by_name in verdict.checks.items() for name, check in by_name.items()]
+    strongest = sorted(checks, key=lambda check: (-check[2].alarm, -check[2].log_e))[:NAMED]
+    found = [check for check in strongest if check[2].alarm] or strongest[:1]
+    said = (
+        f"{feature} {name} in {percent(check.ratio)} of the rows (reference {percent(check.reference)})"
+        for feature, name, check in found
+    )
+    return f"The data are not as good as the reference: {', '.join(said)}."
+
+
+def calibration(verdict: CalibrationVerdict) -> str:
+    expected, realised = verdict.expected or 0.0, verdict.realised or 0.0
+    return (
+        f"The probabilities are not believable, at least in a part of their range: over all of it, {percent(realised)}"
+        f" of {verdict.n:,} rows had the label 1, where {percent(expected)} were expected."
+    )
+
+
+def coverage(verdict: CoverageVerdict) -> str:
+    newest, usual = percent(verdict.newest or 0.0), percent(verdict.usual or 0.0)
+    return f"Labels stay away: {newest} of the newest block's predictions have one, where {usual} had."
+
+
+def at_once(found: Sequence[Explanation]) -> str:
+    """The features in alarm, the strongest evidence first."""
+    names = [f"{named(one.feature)} ({_WAYS[one.direction]})" for one in found]
+    return f"In alarm at the time: {', '.join(names)}." if names else "No feature was in alarm at the time."
+
+
+def moved(found: Explanation) -> str:
+    """The cell that changed most, without a time."""
+    cell = max(found.cells, key=lambda cell: cell.moved)
+    return (
+        f"{named(found.feature)} no longer looks like the reference: {percent(found.moved)} of the rows moved,"
+        f" most of all {cell.name!r}, {percent(cell.reference)} → {percent(cell.now)}."
+    )

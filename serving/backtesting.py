@@ -1,0 +1,187 @@
+"""Two files of rows into a backtest: what their columns are, and what the monitors would have said of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.backtest.document import Document, File
+from monitors.backtest.past import Past, Ruler
+from monitors.backtest.run import run
+from monitors.reference import Kind, Part, Profile, of_parts
+from serving import rows as tables
+from serving.config import Monitors
+from serving.errors import BadRequest
+from serving.manifest import Task
+from serving.protocol import Array
+from serving.rows import Rows
+
+BLOCK_ROWS = 1000  # where rows have no time and nobody says how many make a block
+PART_ROWS = 2**18  # of the data in memory at once
+_DAY_S = 86400.0  # a block of rows counts as a day
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column is what. All others are features if `features` is empty; it has their kinds, None to be guessed.
+
+    Without a timestamp blocks are of rows; it need not be in the reference. `label_time` and `cluster` are of the
+    data alone. Of the rows of a cluster one counts in a block.
+    """
+
+    timestamp: str | None = None
+    prediction: str | None = None
+    label: str | None = None
+    label_time: str | None = None
+    cluster: str | None = None
+    features: dict[str, Kind | None] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[str]:
+        named = (self.timestamp, self.prediction, self.label, self.label_time, self.cluster)
+        return [name for name in named if name is not None]
+
+
+def backtest(
+    reference: Path, data: Path, columns: Columns, settings: Monitors, *, task: Task | None = None,
+    block_rows: int | None = None,
+) -> Document:  # fmt: skip
+    """What the monitors would have said of the rows of `data`, with those of `reference` to compare them with.
+
+    A block is of `block_rows` rows, or with a timestamp of `settings.block_s` and no fewer rows. Without `task`
+    labels that are 0 and 1 make a classification. Raises BadRequest or PublishRefused with a sentence.
+    """
+    _check(columns)
+    settings, ruler = _blocks(columns, settings, block_rows)
+    features = _features(reference, data, columns)
+    then = _Table(data, features, columns, ruler)
+    known = _Table(reference, features, _of_reference(reference, columns), ruler)
+    profile = _profile(known, columns, ruler, task)
+    past = Past(profile, ruler, settings)
+    for part, label_times, clusters in then.parts(PART_ROWS):
+        _fits(part, profile, data, reference)
+        past.add(part, label_times, clusters)
+    if not past.rows:
+        raise BadRequest(f"{data} has no rows")
+    if ruler.rows is not None:
+        note = f"rows have no time: for the budget, a block of {ruler.rows} rows counts as a day"
+        profile = msgspec.structs.replace(profile, notes=(*profile.notes, note))
+    files = {"reference": known.file(profile.rows), "data": then.file(past.rows)}
+    return run(profile, past, ruler, settings, **files, gaugeway=version("gaugeway"))
+
+
+class _Table:
+    """One of the files, as parts of rows; where these have no time, the number of their block stands for it."""
+
+    def __init__(self, path: Path, features: Sequence[str], columns: Columns, ruler: Ruler) -> None:
+        self._path, self._features, self._columns, self._ruler = path, features, columns, ruler
+        self._rows = Rows(path, [*features, *columns.parts])
+
+    def sample(self) -> tuple[Part, NDArray[np.int64]]:
+        """And where its rows stand among all."""
+        sample = self._rows.sample()
+        return self._part(sample.part, sample.numbers), sample.numbers
+
+    def parts(self, rows: int) -> Iterator[tuple[Part, Array | None, Array | None]]:
+        """Each with its label times and clusters, if there are any."""
+        first, label_time, cluster = 0, self._columns.label_time, self._columns.cluster
+        for part in self._rows.parts(rows):
+            found = self._part(part, np.arange(first, first + len(part)))
+            label_times = part.times(label_time, all_known=False) if label_time else None
+            yield found, label_times, part.values(cluster) if cluster else None
+            first += len(part)
+
+    def file(self, rows: int) -> File:
+        return File(self._path.name, rows, self._rows.digest())
+
+    def _part(self, part: tables.Part, numbers: NDArray[np.int64]) -> Part:
+        columns, ruler = self._columns, self._ruler
+        time = part.times(columns.timestamp) if columns.timestamp else None
+        return Part(
+            {name: part.values(name) for name in self._features},
+            part.labels(columns.prediction) if columns.prediction else None,
+            part.labels(columns.label) if columns.label else None,
+            time if ruler.rows is None else numbers // ruler.rows * ruler.block_s,
+        )
+
+
+def _check(columns: Columns) -> None:
+    if columns.label_time is not None and (columns.timestamp is None or columns.label is None):
+        raise BadRequest("--label-time needs --label, and --timestamp for the time of the prediction")
+    if columns.label is not None and columns.prediction is None:
+        raise BadRequest("--label needs --prediction: the loss is of a prediction and its label")
+    twice = [name for name in columns.parts if columns.parts.count(name) > 1 or name in columns.features]
+    if twice:
+        raise BadRequest(f"column {twice[0]!r} is named twice, expected each column in one place")
+
+
+def _blocks(columns: Columns, settings: Monitors, block_rows: int | None) -> tuple[Monitors, Ruler]:
+    if columns.cluster is not None:
+        settings = msgspec.structs.replace(settings, unit=f"cluster:{columns.cluster}")
+    if columns.timestamp is None:
+        rows = block_rows or BLOCK_ROWS
+        settings = msgspec.structs.replace(settings, block_s=_DAY_S, slot_s=_DAY_S, block_rows=rows)
+        return settings, Ruler(_DAY_S, _DAY_S, rows)
+    slot_s, fewest = min(settings.slot_s, settings.block_s), block_rows or settings.block_rows
+    return msgspec.structs.replace(settings, slot_s=slot_s, block_rows=fewest), Ruler(settings.block_s, slot_s)
+
+
+def _features(reference: Path, data: Path, columns: Columns) -> list[str]:
+    if columns.features:
+        return list(columns.features)
+    there, then = ([name for name in Rows(path, ()).columns if name not in columns.parts] for path in (reference, data))
+    only = {reference: [name for name in there if name not in then], data: [name for name in then if name not in there]}
+    if any(only.values()):
+        said = "; ".join(f"only {path} has {', '.join(map(repr, names))}" for path, names in only.items() if names)
+        raise BadRequest(f"the files have different columns: {said}; name the features with --feature")
+    if not there and columns.prediction is None:
+        raise BadRequest(f"{data} has no column left that could be a feature, and --prediction names none")
+    return there
+
+
+def _of_reference(path: Path, columns: Columns) -> Columns:
+    timestamp = columns.timestamp if columns.timestamp in Rows(path, ()).columns else None
+    return Columns(timestamp=timestamp, prediction=columns.prediction, label=columns.label)
+
+
+def _profile(known: _Table, columns: Columns, ruler: Ruler, task: Task | None) -> Profile:
+    sample, numbers = known.sample()
+    parts = (
+        [sample]
+        if len(numbers) and numbers[-1] + 1 == len(numbers)
+        else (part for part, *_ in known.parts(tables.PART_ROWS))
+    )
+    kinds = {name: kind for name, kind in columns.features.items() if kind}
+    return of_parts(sample, numbers, parts, kinds, task=task or _task(sample), block_s=ruler.block_s)
+
+
+def _task(sample: Part) -> Task | None:
+    if sample.prediction is None or sample.labels is None:
+        return None
+    known = sample.labels[np.isfinite(sample.labels)]
+    return "classification" if np.isin(known, (0.0, 1.0)).all() else "regression"
+
+
+def _fits(part: Part, profile: Profile, data: Path, reference: Path) -> None:
+    """Raises BadRequest where the data hold what the reference does not."""
+    for name, values in part.values.items():
+        text = values.dtype == object
+        if text is not (profile.features[name].dtype == "text") and not _missing(values):
+            there, then = ("numbers", "text") if text else ("text", "numbers")
+            raise BadRequest(f"column {name!r} holds {then} in {data}, but {there} in {reference}")
+    if profile.risk is None or profile.risk.task != "classification":
+        return
+    for what, column in (("prediction", part.prediction), ("label", part.labels)):
+        known = np.empty(0) if column is None else column[np.isfinite(column)]
+        wrong = known[~np.isin(known, (0.0, 1.0))] if what == "label" else known[(known < 0) | (known > 1)]
+        if len(wrong):
+            expected = "labels of 0 and 1" if what == "label" else "predictions in 0..1"
+            raise BadRequest(f"{data}: a classification has {expected}, got {wrong[0]:g} in {len(wrong)} rows")
+
+
+def _missing(values: Array) -> bool:
+    return values.dtype != object and bool(np.isnan(values).all())

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from monitors.backtest.document import File, shown
+from monitors.backtest.past import Past, Ruler
+from monitors.backtest.run import run
+from monitors.drift import EFFECTS
+from monitors.reference import Part
+from serving.errors import BadRequest
+from tests.monitors.backtest.history import DAY_S, DAYS, EVIL, ROWS, SETTINGS, document, profile, rows
+
+
+def days(subject: str) -> list[int]:
+    """Number of the day at whose end each alarm of the subject was raised."""
+    return [
+        int(str(a.time)[8:10]) - 2 + 31 * (int(str(a.time)[5:7]) - 1) for a in document().alarms if a.subject == subject
+    ]
+
+
+def test_what_changed_is_found_when_it_changed_and_explained() -> None:
+    assert [day for day in days(EVIL) if day < 30] == [] and days(EVIL)[0] in range(30, 34)
+    assert len(days("_risk")) == 1 and days("_risk")[0] in range(40, 50)
+    assert days("carrier") == []
+    by_subject = {alarm.subject: alarm for alarm in document().alarms}
+    drift, harm = by_subject[EVIL], by_subject["_risk"]
+    assert (drift.kind, drift.severity, harm.kind, harm.severity) == ("feature", "info", "risk", "page")
+    assert "is higher than in the reference since about Sat 31 Jan 1970" in drift.explanation
+    assert "The mean Brier loss of the last blocks is" in harm.explanation and EVIL in harm.explanation
+    assert harm.until is not None and shown(harm.until) > shown(harm.time)
+
+
+def test_the_blocks_hold_every_row_and_what_was_said() -> None:
+    blocks = document().blocks
+    assert [block.rows for block in blocks] == [ROWS] * DAYS
+    assert [(b.start, b.end) for b in blocks[:2]] == [
+        ("1970-01-01T00:00:00Z", "1970-01-02T00:00:00Z"), ("1970-01-02T00:00:00Z", "1970-01-03T00:00:00Z")]  # fmt: skip
+    bad = blocks[45]
+    assert bad.risk is not None and bad.risk.mean is not None and blocks[5].risk is not None
+    assert bad.risk.lower < bad.risk.mean < bad.risk.upper and bad.risk.lower > blocks[5].risk.upper
+    assert bad.risk.n == ROWS - 6 and bad.risk.coverage == pytest.approx(0.98)
+    assert bad.features[EVIL].effects["ks"] == pytest.approx(0.68, abs=0.1)  # two standard deviations
+    assert bad.quality[EVIL]["above"] == pytest.approx(0.06, abs=0.06) and bad.quality[EVIL]["missing"] == 0
+
+
+def test_the_interval_of_a_blocks_risk_misses_as_rarely_as_it_says() -> None:
+    """Of 50 blocks, each missed with probability 0.05 at most, more than 8 in one of a thousand runs (binomial)."""
+    mean = 0.15  # E p (1 - p) of beta(1, 3)
+    good = [block.risk for i, block in enumerate(document().blocks) if i not in range(40, 50)]
+    assert sum(not risk.lower <= mean <= risk.upper for risk in good if risk) <= 8
+
+
+def test_the_json_is_flat_and_whole() -> None:
+    tree = json.loads(document().encode())
+    block = tree["blocks"][45]
+    assert {"log_e", "threshold", "alarm", *EFFECTS} <= block["features"][EVIL].keys()
+    assert {"log_e", "threshold", "alarm", *EFFECTS} <= block["prediction"].keys()
+    assert {"mean", "lower", "upper", "log_e", "alarm", "n"} <= block["risk"].keys()
+    assert block["quality"]["carrier"].keys() == {"missing", "unseen"}
+    assert {"time", "kind", "severity", "subject", "explanation"} <= tree["alarms"][0].keys()
+    assert tree["promise"].startswith("At most 1 false") and tree["settings"]["block_s"] == DAY_S
+
+
+def test_a_past_without_a_whole_block_is_refused() -> None:
+    ruler = Ruler(DAY_S, 60.0)
+    past = Past(profile(), ruler, SETTINGS)
+    part = rows(1, 3)
+    past.add(
+        Part(
+            {name: column[:50] for name, column in part.values.items()},
+            time=part.time[:50] if part.time is not None else None,
+        )
+    )
+    with pytest.raises(BadRequest, match=r"rows.csv has 50 rows, too few for a block: 200 are needed \(--block-rows\)"):
+        run(profile(), past, ruler, SETTINGS, reference=File("r", 1, ""), data=File("rows.csv", 50, ""), gaugeway="0")
