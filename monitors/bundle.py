@@ -32,12 +32,12 @@ class Bundle:
     @cached_property
     def inputs(self) -> dict[str, Array]:
         """By name; rows come one record after the other. A failed batch has none."""
-        return {tensor.name: self._array(i) for i, tensor in enumerate(self.layout.inputs)}
+        return {tensor.name: self.tensor(i) for i, tensor in enumerate(self.layout.inputs)}
 
     @cached_property
     def outputs(self) -> dict[str, Array]:
         first = len(self.layout.inputs)
-        return {tensor.name: self._array(first + i) for i, tensor in enumerate(self.layout.outputs)}
+        return {tensor.name: self.tensor(first + i) for i, tensor in enumerate(self.layout.outputs)}
 
     @cached_property
     def request(self) -> NDArray[np.int64]:
@@ -65,7 +65,8 @@ class Bundle:
         ends = np.cumsum(sizes).tolist()
         return [bodies[:, end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
 
-    def _array(self, number: int) -> Array:
+    def tensor(self, number: int) -> Array:
+        """Number `number` of `Layout.tensors`, rows along axis 0."""
         tensor = self.layout.tensors[number]
         return numbers(Column(tensor.datatype, (self.rows, *tensor.shape), self._columns[number]))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from serving.config import Cache, Model, Pool, Replicas, Resources, Version
+from serving.config import Cache, Capture, Model, Pool, Replicas, Resources, Version
 
 Tree = Mapping[str, Any]
 
@@ -69,5 +69,5 @@ def _shown(value: Any) -> Any:
     return {name: _shown(part) for name, part in said.items() if name != "name"}
 
 
-_KINDS = (Model, Version, Pool, Resources, Replicas, Cache)
+_KINDS = (Model, Version, Pool, Resources, Replicas, Cache, Capture)
 _USUAL: tuple[dict[str, Any], ...] = tuple(msgspec.to_builtins(kind()) for kind in _KINDS)

@@ -106,11 +106,14 @@ class Monitors(_Section, frozen=True):
     min_coverage: Fraction = 0.5  # labelled share below which a risk verdict is `no_data`
     tolerance: Fraction = 0.02  # total variation that is not called drift
     risk_tolerance: Fraction = 0.01  # rise of the mean loss that is not called harm
-    false_alarms_days: Seconds = 90.0  # at most one false alarm a model version in this many days
+    false_pages_per_90_days: Annotated[float, Meta(gt=0, le=1e6)] = 1.0  # of all versions together, tickets included
+    unit: Annotated[str, Meta(pattern=r"^(row|block|cluster:.+)$")] = "row"  # of which a block is made
     quiet_blocks: Positive = 10  # an alarm clears after as many blocks without one
     ring_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 2**20  # per gateway worker
     poll_s: Seconds = 0.25
     gone_s: Seconds = 300.0  # a node that was silent for as long holds no verdict back any more
+    allow_correlated_blocks: bool = False  # drift calls somebody also where blocks are shorter than it takes to forget
+    min_group_rows: Positive = 100  # a segment with fewer rows is shown as too few
 
 
 class RaySection(_Section, frozen=True):
@@ -191,6 +194,21 @@ class Cache(_Section, frozen=True):
     scope: Literal["client", "shared"] = "client"
 
 
+class Capture(_Section, frozen=True):
+    """What of a model's requests and predictions is written to this node's disk; see docs/capture.md."""
+
+    enabled: bool = False
+    features: tuple[str, ...] = ()  # declared features, or inputs: all their columns. Nothing else is written
+    sample: Annotated[float, Meta(gt=0, le=1)] = 1.0  # of the requests, by a hash of their id
+    redact: dict[str, Annotated[str, Meta(pattern=r"^(drop|hash|truncate:[0-9]{1,4})$")]] = field(default_factory=dict)
+    retention_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0
+    max_bytes: Annotated[int, Meta(ge=2**20)] = 10 * 2**30  # of a model on a node; the oldest go first
+
+    def __post_init__(self) -> None:
+        if self.features and not self.enabled:
+            raise ValueError("`features` are named, but nothing is captured: set `enabled`")
+
+
 class Pool(Replicas, frozen=True):
     """Replicas of a version that are alike: the keys of `Replicas` and, since msgspec has one base, of `Resources`."""
 
@@ -250,6 +268,7 @@ class Model(_Section, frozen=True):
     weights: dict[str, Fraction] = field(default_factory=dict)
     shadows: tuple[Shadow, ...] = ()
     versions: dict[str, Version] = field(default_factory=dict)
+    capture: Capture = field(default_factory=Capture)
 
     def version(self, version: str) -> Version:
         return self.versions.get(version) or Version()
@@ -281,6 +300,11 @@ class Config(_Section, frozen=True):
     @property
     def logs(self) -> Path:
         return self.data / "logs" / (f"node-{self.berth}" if self.berth else "")
+
+    @property
+    def captures(self) -> Path:
+        """The capture log of this node."""
+        return self.data / (f"captures-{self.berth}" if self.berth else "captures")
 
     @property
     def socket_dir(self) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from serving.admission import DEFAULT, PRIORITIES, Admission, Places
 from serving.batching import Batcher, Item, Promise
-from serving.config import Cache
+from serving.config import Cache, Capture
 from serving.config import Gateway as Settings
 from serving.errors import (
     BadRequest,
@@ -76,6 +76,10 @@ class Served:
             self.recall.close()
         self.recall = Recall(caching, self.manifest, self._page, self._recorder) if caching.max_bytes else None
 
+    def capture(self, wanted: Capture) -> None:
+        """Begin, go on, or stop to capture."""
+        self._recorder.capture(wanted)
+
     def close(self) -> None:
         """Write down what was answered in the last moment."""
         self._recorder.flush()
@@ -121,10 +125,10 @@ class ServedModel:
 
 
 class DataPlane:
-    """All models of a worker. `install` a table, `attach` links, then `infer`."""
+    """All models of a worker. `install` a table, `attach` links, then `infer`. `secret` hashes what is redacted."""
 
-    def __init__(self, settings: Settings, page: Page, ring: RingWriter | None) -> None:
-        self._settings, self._page, self._ring = settings, page, ring
+    def __init__(self, settings: Settings, page: Page, ring: RingWriter | None, secret: bytes = b"") -> None:
+        self._settings, self._page, self._ring, self._secret = settings, page, ring, secret
         self.models: dict[str, ServedModel] = {}
         self._retired: dict[Key, Served] = {}  # no longer in the table; what they have is still answered
         self.table = Table()
@@ -282,6 +286,7 @@ class DataPlane:
             versions[version].batcher.resize(one.max_batch_rows)
             versions[version].sleepers, versions[version].batcher.sleep.allowed = one.sleepers, one.sleeps
             versions[version].remember(one.cache)
+            versions[version].capture(one.capture)
         return ServedModel(entry, versions, self._page)
 
     def _served(self, entry: VersionEntry) -> Served:
@@ -295,7 +300,7 @@ class DataPlane:
             rng=random.Random(),
             limited=self._page.gauge("admission_limit_rows", model=manifest.model, version=manifest.version).set,
         )
-        recorder = Recorder(manifest, self._page, self._ring)
+        recorder = Recorder(manifest, self._page, self._ring, self._secret)
         batcher = Batcher(
             manifest,
             admission,

@@ -52,8 +52,32 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
         return -1 if self.datatype == "BYTES" else prod(self.shape) * DATATYPES[self.datatype].itemsize
 
 
+class Cut(msgspec.Struct, frozen=True, array_like=True):
+    """A column that is captured: of tensor number `tensor` the column `column` of a row, or, None, the whole row.
+
+    `rank` is the number of a value's dimensions.
+    """
+
+    name: str
+    tensor: int
+    column: int | None
+    datatype: str
+    rank: int
+    output: bool = False
+
+
+class Excerpt(msgspec.Struct, frozen=True, array_like=True):
+    """What of each row is captured, and of which share of the requests, by a hash of their id."""
+
+    cuts: tuple[Cut, ...]
+    sample: float
+
+
 class Layout(msgspec.Struct, frozen=True, array_like=True, dict=True):
-    """What the batches of one kind have in common. A failed batch has no tensors."""
+    """What the batches of one kind have in common. A failed batch has no tensors.
+
+    `extras` are there only to be captured; without an `excerpt` nothing is.
+    """
 
     model: str
     version: str
@@ -62,6 +86,8 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, dict=True):
     reasons: tuple[str, ...]  # `REQUEST.reason` is a place in it
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    extras: tuple[Tensor, ...] = ()
+    excerpt: Excerpt | None = None
 
     @cached_property
     def identity(self) -> tuple[str, str, str]:
@@ -69,7 +95,7 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (*self.inputs, *self.outputs)
+        return (*self.inputs, *self.outputs, *self.extras)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -102,7 +128,7 @@ class Packed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Encoder:
-    """Encodes the batches of one version. `inputs` and `outputs` are pairs of name and datatype."""
+    """Encodes the batches of one version. `inputs`, `outputs` and `extras` are pairs of name and datatype."""
 
     def __init__(
         self,
@@ -112,10 +138,12 @@ class Encoder:
         role: Role = "primary",
         inputs: Sequence[tuple[str, str]] = (),
         outputs: Sequence[tuple[str, str]] = (),
+        extras: Sequence[tuple[str, str]] = (),
+        excerpt: Excerpt | None = None,
     ) -> None:
         self._of: tuple[str, str, str, Role] = (model, version, digest, role)
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        free = [datatype == "BYTES" for _, datatype in (*inputs, *outputs)]
+        self._parts, self._excerpt = (tuple(inputs), tuple(outputs), tuple(extras)), excerpt
+        free = [datatype == "BYTES" for _, datatype in (*inputs, *outputs, *extras)]
         self._free = free if any(free) else []
         self.codes = _Codes()  # of reasons
         self._layouts: dict[tuple[int, tuple[tuple[int, ...], ...]], bytes] = {}  # by number of codes and shapes
@@ -131,7 +159,7 @@ class Encoder:
         rest: bytes = b"",
     ) -> bytes:
         """The record of a batch. The code of a reason is `codes[reason]`. `columns` holds of each input, then of
-        each output, arrays to be joined into `rows` rows; it is empty for a batch that failed."""
+        each output and each extra, arrays to be joined into `rows` rows; it is empty for a batch that failed."""
         pack = _REQUEST.pack
         try:
             texts = [id.encode() for id in ids]
@@ -151,12 +179,11 @@ class Encoder:
         return b"".join(parts)
 
     def _layout(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
-        names = (*self._inputs, *self._outputs) if shapes else ()
-        tensors = tuple(Tensor(*name, shape) for name, shape in zip(names, shapes, strict=True))
-        split = len(self._inputs) if shapes else 0
+        left = iter(shapes)
+        parts = [tuple(Tensor(*name, next(left)) for name in part) if shapes else () for part in self._parts]
         if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts.clear()
-        layout = Layout(*self._of, tuple(self.codes), tensors[:split], tensors[split:])
+        layout = Layout(*self._of, tuple(self.codes), *parts, self._excerpt)
         found = self._layouts[len(self.codes), shapes] = msgspec.msgpack.encode(layout)
         return found
 
@@ -190,7 +217,7 @@ class Unpacker:
                 layout, requests, rows, infer_s, sampling, data[table:ids], data[ids:body], data[body:end], data[end:]
             )
             expected = rows * layout.row_bytes
-            if expected < 0:
+            if layout.row_bytes < 0:
                 *_, (_, expected) = _spans(layout, rows, found.body)
         except (struct.error, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
             raise BadRecord(f"it cannot be read: {error}") from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from serving.config import Model, Pool, Replicas, Resources, Version
+from serving.config import Capture, Model, Pool, Replicas, Resources, Version
 from serving.manifest import Manifest
 from serving.routing import ModelEntry, Policy, Table, VersionEntry, initial, rebalance
 from serving.speed import batch_rows
@@ -106,13 +106,15 @@ def _entry(
     if not weights or (before is not None and not ready):
         return before
     versions = {
-        v: _entry_of(how, manifests[name, v]) for (model, v), how in sorted(plan.versions.items()) if model == name
+        v: _entry_of(how, manifests[name, v], plan.models[name].capture)
+        for (model, v), how in sorted(plan.versions.items())
+        if model == name
     }
     intervals = rebalance(before.policy.intervals, weights) if before else initial(weights)
     return ModelEntry(Policy(name, intervals, tuple(versions), plan.models[name].sticky), versions)
 
 
-def _entry_of(how: Version, manifest: Manifest) -> VersionEntry:
+def _entry_of(how: Version, manifest: Manifest, capture: Capture) -> VersionEntry:
     """Requests are parted for the pool with the smallest batches; the others join the parts again."""
     rows = min(pool.max_batch_rows or BATCH_ROWS for pool in how.by_pool.values())
-    return VersionEntry(manifest, rows, how.cache, *_sleepers(how))
+    return VersionEntry(manifest, rows, how.cache, *_sleepers(how), capture)

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from serving import packed
-from serving.packed import Role, Tensor, Unpacker
+from serving.packed import Excerpt, Role, Tensor, Unpacker
 from serving.protocol import DATATYPES, Array
 
 
@@ -39,7 +39,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     Request i owns `counts[i]` consecutive rows; they are its rows `first_rows[i]`, `first_rows[i] + 1`, … (a large
     request may be split over records). Times are seconds since 1970 UTC, stages seconds; an event time of NaN was
     asked for and not given. Propensity is the probability with which routing chose this version for the request's
-    key. A failed batch has no columns. Who handles many records works on their bytes: `serving.packed`.
+    key. A failed batch has no columns. `extras` are there for the capture log alone. Who handles
+    many records works on their bytes: `serving.packed`.
     """
 
     v: int = packed.VERSION
@@ -63,6 +64,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     infer_s: float
     inputs: dict[str, Column]
     outputs: dict[str, Column]
+    extras: dict[str, Column] = {}
+    excerpt: Excerpt | None = None
 
     @property
     def rows(self) -> int:
@@ -71,13 +74,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(record: Record) -> bytes:
     """One record as it is; who writes many of one version keeps a `packed.Encoder`."""
-    inputs, outputs = (tuple((n, column.datatype) for n, column in c.items()) for c in (record.inputs, record.outputs))
-    encoder = _encoder(record.model, record.version, record.digest, record.role, inputs, outputs)
+    parts = (record.inputs, record.outputs, record.extras)
+    names = (tuple((name, column.datatype) for name, column in part.items()) for part in parts)
+    encoder = _encoder(record.model, record.version, record.digest, record.role, *names, record.excerpt)
     requests = zip(
         record.keys, record.event_times, record.arrival_times, record.propensities, record.queue_s,
         record.first_rows, record.counts, record.statuses, map(encoder.codes.__getitem__, record.reasons), strict=True,
     )  # fmt: skip
-    columns = [[column.array()] for column in (*record.inputs.values(), *record.outputs.values())]
+    columns = [[column.array()] for part in parts for column in part.values()]
     rest = msgspec.msgpack.encode((record.clients, record.segments)) if record.clients or record.segments else b""
     return encoder.encode(list(requests), record.ids, record.rows, columns, record.infer_s, record.sampling, rest)
 
@@ -94,7 +98,7 @@ def decode(data: bytes) -> Record:
         Column(tensor.datatype, (found.rows, *tensor.shape), data)
         for tensor, data in zip(layout.tensors, found.columns, strict=True)
     ]
-    split = len(layout.inputs)
+    left = iter(columns)
     return Record(
         model=layout.model, version=layout.version, digest=layout.digest, role=layout.role,
         ids=list(packed.texts(found.ids, table["id_bytes"].tolist())), first_rows=table["first_row"].tolist(),
@@ -103,12 +107,14 @@ def decode(data: bytes) -> Record:
         clients=rest[0], segments=rest[1], event_times=table["event_time"].tolist(),
         arrival_times=table["arrival_time"].tolist(), statuses=table["status"].tolist(),
         queue_s=table["queue_s"].tolist(), infer_s=found.infer_s,
-        inputs=_named(layout.inputs, columns[:split]), outputs=_named(layout.outputs, columns[split:]),
+        inputs=_named(layout.inputs, left), outputs=_named(layout.outputs, left), extras=_named(layout.extras, left),
+        excerpt=layout.excerpt,
     )  # fmt: skip
 
 
-def _named(tensors: tuple[Tensor, ...], columns: list[Column]) -> dict[str, Column]:
-    return {tensor.name: column for tensor, column in zip(tensors, columns, strict=True)}
+def _named(tensors: tuple[Tensor, ...], columns: Iterator[Column]) -> dict[str, Column]:
+    """The next of `columns`, one a tensor."""
+    return {tensor.name: next(columns) for tensor in tensors}
 
 
 def _elements(data: bytes) -> Iterator[bytes]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from serving.batching import ABANDONED, Finished, Item
 from serving.channel import Result
+from serving.config import Capture
+from serving.excerpt import captured
 from serving.manifest import Manifest
 from serving.metrics import Page
 from serving.packed import Encoder, Request
@@ -20,15 +22,25 @@ SMALL_BYTES = 4096  # of one tensor in one batch
 
 
 class Recorder:
-    """Of one version in one worker. Only the inputs that declared features name are recorded."""
+    """Of one version in one worker. Only the inputs that declared features name are recorded, and what is captured.
 
-    def __init__(self, manifest: Manifest, page: Page, ring: RingWriter | None) -> None:
+    `secret` is that of hashes in place of values.
+    """
+
+    def __init__(self, manifest: Manifest, page: Page, ring: RingWriter | None, secret: bytes = b"") -> None:
+        self._manifest, self._secret, self._capture = manifest, secret, Capture()
         labels = {"model": manifest.model, "version": manifest.version}
         self._queue = page.histogram("queue_duration_seconds", **labels)
         self._infer = page.histogram("inference_duration_seconds", **labels)
         self._rows = page.histogram("batch_rows", **labels)
         records = page.counter("records_total", **labels)
         self._gathering = Gathering(manifest, ring, records.add) if ring is not None else None
+
+    def capture(self, wanted: Capture) -> None:
+        """From the next batch on."""
+        if wanted != self._capture and self._gathering is not None:
+            self._gathering.capture(self._manifest, wanted, self._secret)
+        self._capture = wanted
 
     def expect(self, rows: int) -> None:
         """A record of so many rows follows: what dies before it is written counts as lost."""
@@ -74,12 +86,21 @@ class Gathering:
         predicted = manifest.prediction.output if manifest.prediction else None
         self._inputs = [i for i, spec in enumerate(signature.inputs) if spec.name in wanted]
         self._outputs = [i for i, spec in enumerate(signature.outputs) if spec.name == predicted]
-        inputs = [(signature.inputs[i].name, signature.inputs[i].datatype) for i in self._inputs]
-        outputs = [(signature.outputs[i].name, signature.outputs[i].datatype) for i in self._outputs]
-        key = (manifest.model, manifest.version, manifest.digest)
-        self._encoder = Encoder(*key, inputs=inputs, outputs=outputs)
         self._timer: asyncio.TimerHandle | None = None
         self._begin()
+        self.capture(manifest, Capture(), b"")
+
+    def capture(self, manifest: Manifest, wanted: Capture, secret: bytes) -> None:
+        """What is gathered was gathered for another excerpt: it is written first."""
+        self.flush()
+        self._extras, excerpt = captured(manifest, wanted, self._inputs, self._outputs, secret)
+        inputs, outputs = manifest.signature.inputs, manifest.signature.outputs
+        self._encoder = Encoder(
+            manifest.model, manifest.version, manifest.digest,
+            inputs=[(inputs[i].name, inputs[i].datatype) for i in self._inputs],
+            outputs=[(outputs[i].name, outputs[i].datatype) for i in self._outputs],
+            extras=[(extra.name, extra.datatype) for extra in self._extras], excerpt=excerpt,
+        )  # fmt: skip
 
     def _begin(self) -> None:
         self._requests: list[Request] = []
@@ -118,6 +139,9 @@ class Gathering:
             return []
         columns = [[item.inputs[i] for item in finished.items] for i in self._inputs]
         columns += [[result.outputs[i]] for i in self._outputs]
+        if self._extras:
+            inputs = [item.inputs for item in finished.items]
+            columns += [extra.of(inputs) for extra in self._extras]
         return columns
 
     def _describe(self, finished: Finished) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from serving.config import Cache
+from serving.config import Cache, Capture
 from serving.errors import Forbidden, UnknownVersion
 from serving.manifest import Manifest
 
@@ -41,6 +41,11 @@ class Policy(msgspec.Struct, frozen=True):
     def weights(self) -> dict[str, float]:
         return weights_of(self.intervals)
 
+    @property
+    def key_salt(self) -> bytes:
+        """With which keys are hashed, for `hash_key`."""
+        return (self.salt or self.model).encode()[:64]
+
 
 class Route(msgspec.Struct, frozen=True):
     """The decision, why, with which probability, and the sticky key's 64-bit hash; 0 where there was none."""
@@ -67,7 +72,7 @@ class Router:
         self._versions = [interval.version for interval in policy.intervals]
         self._weights = policy.weights
         self._only = Route(self._versions[0], "weight", 1.0, 0) if len(self._versions) == 1 else None
-        self._salt = (policy.salt or policy.model).encode()[:64]
+        self._salt = policy.key_salt
 
     def choose(self, key: str, sticky: bool = False, version: str | None = None, override: str | None = None) -> Route:
         """Raises UnknownVersion, or Forbidden when URL and override name different versions."""
@@ -179,13 +184,15 @@ def _with_starts(intervals: Iterable[Interval]) -> Iterable[tuple[float, Interva
 
 
 class VersionEntry(msgspec.Struct, frozen=True):
-    """One version in the routing table: what it is, how its requests are batched, which answers are kept."""
+    """One version in the routing table: what it is, how its requests are batched, which answers are kept, what of
+    them is captured."""
 
     manifest: Manifest
     max_batch_rows: int = 256
     cache: Cache = msgspec.field(default_factory=Cache)
     sleepers: tuple[str, ...] = ()  # pools that may have no replica: they are woken when requests wait
     sleeps: bool = False  # all of them are
+    capture: Capture = msgspec.field(default_factory=Capture)
 
     @property
     def key(self) -> Key:

@@ -24,6 +24,7 @@ from serving.berth import end_with_node
 from serving.config import Config, restore
 from serving.dataplane import DataPlane
 from serving.discovery import prepare
+from serving.excerpt import hashing_key
 from serving.gateway import Gateway
 from serving.handover import Offer, inherited, listen
 from serving.labelling import Desk
@@ -116,7 +117,7 @@ async def serve(config: Config, slot: int, revision: int = 0, descriptor: int = 
     ring_path = config.run_dir / "rings" / f"worker-{slot}.ring"
     ring = RingWriter(ring_path, config.monitors.ring_bytes) if config.monitors.enabled else None
     desk = Desk(config.socket_dir / "monitors.sock")
-    plane = DataPlane(config.gateway, page, ring)
+    plane = DataPlane(config.gateway, page, ring, hashing_key(config.channel.secret))
     arena = Arena(config.gateway.shared_memory_bytes)
     report = Report(config.run_dir / "workers", slot, revision)
     following = asyncio.create_task(follow(config, plane, report, arena))

@@ -11,6 +11,7 @@ import pytest
 from serving.admission import CRITICAL, DEFAULT, SHADOW
 from serving.batching import ABANDONED, Answer
 from serving.channel import Link
+from serving.config import Capture
 from serving.config import Gateway as Settings
 from serving.dataplane import Context, DataPlane, Served, rows_of, sticky_key
 from serving.engine import Engine
@@ -488,3 +489,22 @@ def test_answers_are_counted_by_version_and_status(tmp_path: Path) -> None:
         assert site.sample("labels_total", model="m", outcome="refused") == 0
 
     with_site(tmp_path, test)
+
+
+def test_a_table_begins_and_ends_capturing(tmp_path: Path) -> None:
+    def captured(generation: int, capture: Capture) -> Table:
+        of = table(generation, {"1": 1.0})
+        entry = of.models["m"]
+        versions = {"1": msgspec.structs.replace(entry.versions["1"], capture=capture)}
+        return Table(generation, {"m": ModelEntry(entry.policy, versions)})
+
+    async def test(site: Site) -> None:
+        for generation, wanted in ((2, Capture(enabled=True, features=(X.name,), sample=0.5)), (3, Capture())):
+            await site.infer(column(1))
+            site.plane.install(captured(generation, wanted))
+        await site.infer(column(1))
+
+    with_engine(tmp_path, Function(lambda x: x), test, captured(1, Capture()))
+    records = [decode(frame.payload) for frame in RingReader(tmp_path / "w.ring").read()]
+    assert [record.excerpt.sample if record.excerpt else None for record in records] == [None, 0.5, None]
+    assert [set(record.extras) for record in records] == [set(), {X.name}, set()]

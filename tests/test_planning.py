@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from serving.config import Model, Pool, Version
+from serving.config import Capture, Model, Pool, Version
 from serving.planning import Key, able, plan, running, table
 from serving.routing import Table
 from serving.speed import Timed
@@ -70,3 +70,11 @@ def test_a_version_that_gets_traffic_may_get_more_while_one_of_its_pools_is_down
     before = _table({"1": 0.5, "3": 0.5}, {("m", "1"), ("m", "3")}, Table())
     assert running(wanted, states) == set()
     assert able(wanted, states, before) == {("m", "1")}  # nothing runs of "3", and "2" would be new to it
+
+
+def test_what_is_captured_of_a_model_is_in_the_table() -> None:
+    wanted = plan({"m": Model(capture=Capture(enabled=True, features=("x",)))}, list(MANIFESTS.values()))
+    first = table(wanted, MANIFESTS, {("m", "3")}, Table())
+    assert first.models["m"].versions["3"].capture.features == ("x",)
+    off = table(plan({"m": Model()}, list(MANIFESTS.values())), MANIFESTS, {("m", "3")}, first)
+    assert off.generation == 2 and not off.models["m"].versions["3"].capture.enabled
