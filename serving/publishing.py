@@ -4,7 +4,7 @@ Order: read the file, try it in a disposable child, work out what its columns me
 in the child, build the reference profile, store. Only the last step changes anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn, cast, get_args
@@ -26,11 +26,11 @@ from serving.manifest import (
     check_tolerance,
     parse_prediction,
 )
-from serving.profiling import Question, profiled
+from serving.profiling import Question, Run, profiled
 from serving.protocol import Array, Signature, TensorSpec
 from serving.repository import Repository, differing
 from serving.segmenting import resolve_segments
-from serving.validation import Limits, Report, predict, read_model, validate
+from serving.validation import Limits, Report, enough, predict, read_model, validate
 
 _ATTEMPTS = 20  # at a number for a version, when others publish at the same time
 
@@ -91,10 +91,7 @@ def publish(
     check_tolerance(batch_tolerance)
     model = read_model(model_path)
 
-    def tried(rows: Mapping[str, Array] | None) -> Report:
-        return validate(model, rows, limits, batch_tolerance=batch_tolerance)
-
-    report = tried(None)
+    report = validate(model, None, limits, batch_tolerance=batch_tolerance)
     said = Description(
         cast("Task | None", task),
         resolve_prediction(prediction, report.signature) if prediction else None,
@@ -109,7 +106,7 @@ def publish(
     if reference is not None:
         kinds = declared_kinds(features, said.features)
         question = Question(reference, said.features, kinds, said.prediction, said.task, label, time, block_s)
-        answer = profiled(question, report.signature, tried, lambda *run: predict(model, *run, limits))
+        answer = profiled(question, report.signature, *_runs(model, limits, report.latency_s, batch_tolerance))
         report, profile = answer.report, answer.profile
         said = msgspec.structs.replace(said, features=answer.features)
         files[REFERENCE_FILE] = profile.encode()
@@ -120,6 +117,20 @@ def publish(
     manifest, created = _store(repository, unnamed, files)
     notes = (*_notes(said, profile), *agreement.notes(manifest), *_twins(repository, manifest))
     return Published(manifest, created, notes)
+
+
+def _runs(
+    model: bytes, limits: Limits | None, latency_s: float, batch_tolerance: float
+) -> tuple[Callable[[Mapping[str, Array]], Report], Run]:
+    """How `profiled` examines the model with rows, and how it runs them."""
+
+    def tried(rows: Mapping[str, Array]) -> Report:
+        return validate(model, rows, limits or enough(model, rows, latency_s), batch_tolerance=batch_tolerance)
+
+    def run(rows: Mapping[str, Array], together: bool) -> list[Array]:
+        return predict(model, rows, together, limits or enough(model, rows, latency_s))
+
+    return tried, run
 
 
 def _manifest(

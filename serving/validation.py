@@ -5,6 +5,7 @@ own, `serving.probe`, with limits on memory, CPU time and wall time, an empty wo
 process says which phase it is in, so that its death can be told in one sentence.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from serving.speed import Timed
 _NAMES = {dtype: name for name, dtype in DATATYPES.items() if name != "BF16"}
 _MEMORY_RATIO = 8  # of a large file: it is parsed twice and run
 _ROWS_RATIO = 4  # of rows: they are read, unpacked and run
+_TIME_RATIO = 2  # of a row that is run alone: the machine may have other work
 MAX_MODEL_BYTES = 2**31 - 1  # of a protobuf message
 
 
@@ -97,6 +99,19 @@ def validate(
     return Report(**{name: getattr(findings, name) for name in Findings.__struct_fields__}, predictions=outputs)
 
 
+def enough(model: bytes, rows: Mapping[str, Array] | None, latency_s: float = 0.0) -> Limits:
+    """Limits that leave an honest model room for its size and for `rows`, each of which takes up to `latency_s`.
+
+    >>> import numpy as np
+    >>> enough(b"", {"x": np.zeros((1_000_000, 2), np.float32)}, 100e-6)
+    Limits(memory_bytes=4326967296, cpu_s=260, wall_s=320.0)
+    """
+    least, arrays = Limits(), (rows or {}).values()
+    spent_s = math.ceil(_TIME_RATIO * latency_s * max(map(len, arrays), default=0))
+    memory_bytes = max(least.memory_bytes, _MEMORY_RATIO * len(model)) + _ROWS_RATIO * sum(a.nbytes for a in arrays)
+    return Limits(memory_bytes, least.cpu_s + spent_s, least.wall_s + spent_s)
+
+
 def predict(model: bytes, rows: Mapping[str, Array], together: bool, limits: Limits | None = None) -> list[Array]:
     """Run `rows` through a validated model, in a child of their own; outputs in the order of the signature.
 
@@ -110,9 +125,7 @@ def predict(model: bytes, rows: Mapping[str, Array], together: bool, limits: Lim
 def _examined(
     data: bytes, rows: Mapping[str, Array] | None, limits: Limits | None, batch_tolerance: float, together: bool | None
 ) -> tuple[Findings, list[Array] | None]:
-    if limits is None:
-        memory_bytes = max(Limits().memory_bytes, _MEMORY_RATIO * len(data))
-        limits = Limits(memory_bytes + _ROWS_RATIO * sum(array.nbytes for array in (rows or {}).values()))
+    limits = limits or enough(data, rows)
     with tempfile.TemporaryDirectory(prefix="gaugeway-publish-") as folder:
         order = _prepare(Path(folder), data, rows, limits, batch_tolerance, together)
         findings = _judge(*_run_child(Path(folder), order), limits)
