@@ -219,8 +219,9 @@ def _bet(features: Sequence[tuple[Watch, NDArray[np.int64]]]) -> None:
     won = bettor.update(np.stack([counts for _, counts in features]), np.array(design_effects))
     s = accumulated(np.array([watch.s for watch, _ in features]), won)
     share = accumulated(np.stack([watch.share for watch, _ in features]), won)
-    for (watch, _), *gained in zip(features, s, share, bettor.q, log_mean_exp(s).tolist(), strict=True):
-        watch.gain(*gained)
+    evidence = log_mean_exp(s).tolist()
+    for k, (watch, _) in enumerate(features):
+        watch.gain(s[k], share[k], bettor.q[k], evidence[k])
 
 
 class SavedAll(msgspec.Struct, array_like=True):

@@ -1,5 +1,6 @@
 """What every effect size must do, and how often its interval covers the truth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.spatial import distance
 
 from monitors.drift import EFFECTS, Estimate, Table
 from monitors.drift.effects import Seen, Side, effects
+from monitors.drift.table import Floats
 from monitors.drift.wasserstein import points
 from monitors.reference import marginal
 from tests.monitors.drift.oracles import cramers_v, psi
@@ -160,7 +162,7 @@ def test_an_interval_narrows_with_rows_and_widens_with_confidence(name: str) -> 
     assert widths[0] > 5 * widths[1] > 5 * widths[2]
 
 
-ORACLES = {
+ORACLES: dict[str, Callable[[Floats, Floats], float]] = {
     "psi": psi,
     "ks": lambda p, q: np.abs(np.cumsum(p - q)).max(),
     "js": lambda p, q: distance.jensenshannon(p, q, 2) ** 2,
