@@ -1,19 +1,20 @@
 """Rows that do not fit into memory at once give a profile of all of them, through the model in its child."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import csv, ipc, parquet
 
 from serving.errors import PublishRefused
 from serving.manifest import Prediction
 from serving.profiling import Answer, Question, profiled
-from serving.protocol import Signature
+from serving.protocol import Signature, TensorSpec
 from serving.publishing import declared_kinds, resolve_features
 from serving.rows import Rows
-from serving.validation import predict, validate
+from serving.validation import Report, predict, validate
 from tests import models
 
 
@@ -66,3 +67,26 @@ def test_a_row_that_the_model_fails_on_is_found_in_any_part(tmp_path: Path) -> N
     where = r"the model fails on reference row.* \(counted from row 20 of .*rows.parquet\)"
     with pytest.raises(PublishRefused, match=where):
         _profiled(question, signature, model, 20)
+
+
+@pytest.mark.parametrize("part_rows", [900, 10_000])
+def test_any_format_and_any_batches_give_the_same_profile(tmp_path: Path, part_rows: int) -> None:
+    table = parquet.read_table(_write(tmp_path, 3_000))
+    signature = Signature((TensorSpec("x", "FP32", (-1, 2)),), ())
+    bare = Report(signature, True, None, 0.0, 0.0, {})
+    features = resolve_features(["a", "b"], signature)
+
+    def profile(name: str, write: Callable[[Path], None]) -> bytes:
+        write(path := tmp_path / name)
+        question = Question(path, features, {}, None, "classification", "late", "at", 86400.0)
+        answer = profiled(question, signature, lambda _: bare, lambda rows, together: [], part_rows)
+        return answer.profile.encode()
+
+    def stream(path: Path) -> None:
+        with ipc.new_stream(path, table.schema) as file:
+            file.write_table(table, max_chunksize=77)
+
+    whole = profile("whole.parquet", lambda path: parquet.write_table(table, path))
+    assert profile("groups.parquet", lambda path: parquet.write_table(table, path, row_group_size=130)) == whole
+    assert profile("batches.arrow", stream) == whole
+    assert profile("text.csv", lambda path: csv.write_csv(table, path)) == whole
