@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from monitors.drift.tempering import live_design_effect
-from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch
+from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch, judge
 from monitors.reference import Marginal, marginal
 from serving.protocol import Array
 
@@ -78,6 +78,20 @@ def test_a_saved_watch_goes_on_to_the_same_bits() -> None:
     judged(two, [0.3] * 5, seed=9)
     assert (one.share == two.share).all() and (one.share > 5).any()
     assert msgspec.msgpack.encode(one.save()) == msgspec.msgpack.encode(two.save())
+
+
+def test_features_side_by_side_are_judged_as_each_alone() -> None:
+    """To the bit, whatever else is judged with them: laws of 13 and of 6 cells, one that no row has, an unfit one."""
+    laws = [law(1), law(2), marginal(np.arange(9_000.0) % 3, "categorical"), law(3, rows=300), law(4)]
+    alone, together = [Watch(one, 0.02) for one in laws], [Watch(one, 0.02) for one in laws]
+    rng = np.random.default_rng(13)
+    for number in range(6):
+        counts = [rng.multinomial(200, one.theta) for one in laws[:-1]]
+        judge(together, [*counts, None], float(number), THRESHOLD, 3)
+        for watch, cells in zip(alone, counts, strict=False):
+            watch.judge(cells, float(number), THRESHOLD, 3)
+    assert [msgspec.msgpack.encode(w.save()) for w in alone] == [msgspec.msgpack.encode(w.save()) for w in together]
+    assert [watch.save().blocks for watch in together] == [6, 6, 6, 6, 0]
 
 
 def test_one_feature_of_twenty_is_enough_for_all_of_them() -> None:
