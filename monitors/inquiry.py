@@ -14,7 +14,7 @@ from monitors.drift.joint import JOINT
 from monitors.explain.cells import number, percent
 from monitors.explain.explaining import explain_past, explain_version, ranked
 from monitors.explain.explanation import Explanation
-from monitors.explain.wording import when
+from monitors.explain.wording import since, when
 from monitors.ledger import Name
 from monitors.profile import PREDICTION
 from monitors.quality import QualityVerdict
@@ -108,9 +108,9 @@ def _raised(found: Verdicts) -> list[Raised]:
         *((name, one.severity, one.since, _carried(name, found)) for name, one in found.drift.items()),
     ]
     alarms = [
-        Raised(name, severity, since, f"{_title(name)} since the block that ended {when(since)}{text}.")
-        for name, severity, since, text in told
-        if since is not None
+        Raised(name, severity, at, f"{_title(name)} since the block that ended {when(at)}{text}.")
+        for name, severity, at, text in told
+        if at is not None
     ]
     return sorted(alarms, key=lambda alarm: (("page", "ticket", "info").index(alarm.severity), alarm.name))
 
@@ -120,9 +120,10 @@ def _title(name: str) -> str:
 
 
 def _harm(risk: RiskVerdict) -> str:
+    lately = f" It rose {since(risk.onset)} and is {number(risk.lately)} since." if risk.onset and risk.lately else ""
     return (
-        f": the mean loss rose above {number(risk.bound)}, what the reference allows. Over all {number(risk.n)} labels"
-        f" so far it is {number(risk.mean)}; of the newest judged block {percent(risk.coverage)} was labelled"
+        f": the mean loss is above {number(risk.bound)}, what the reference allows.{lately} Over all {number(risk.n)}"
+        f" labels so far it is {number(risk.mean)}; of the newest judged block {percent(risk.coverage)} was labelled"
     )
 
 

@@ -251,6 +251,17 @@ def test_the_desired_state_changes_with_a_generation_and_a_reason(place: Path) -
     assert [(c.before, c.after) for c in changes] == [(None, first), (first, second)]
 
 
+def test_a_remark_is_a_change_from_the_same_to_the_same(place: Path) -> None:
+    repository = _open(place)
+    _publish(repository, "1")
+    repository.remark("fraud", by="ada", why="before anything")
+    repository.set_weights("fraud", {"1": 1.0}, by="ada", why="start")
+    repository.remark("fraud", by="bob", why="erased 3 rows")
+    found = [(c.generation, c.by, c.why, c.before == c.after) for c in repository.changes()]
+    assert found == [(0, "ada", "before anything", True), (1, "ada", "start", False), (1, "bob", "erased 3 rows", True)]
+    assert repository.desired().generation == 1
+
+
 @pytest.mark.parametrize(
     ("weights", "sentence"),
     [
@@ -305,6 +316,17 @@ def test_weights_set_from_many_sides_are_serialised(place: Path) -> None:
         assert sorted(pool.map(shift, range(1, 25))) == list(range(1, 25))
     changes = repository.changes()
     assert [c.before for c in changes[1:]] == [c.after for c in changes[:-1]]
+
+
+def test_orders_rise_in_number_and_change_nothing_that_is_served(place: Path) -> None:
+    repository = _open(place)
+    _publish(repository, "1")
+    before = repository.stamp()
+    numbers = [repository.order("fraud", "1", "reset", by="me", why=why) for why in ("repaired", "again")]
+    assert numbers[0] < numbers[1]
+    assert repository.stamp() == before
+    with pytest.raises(UnknownVersion, match="model 'fraud' has no version '2'; it has '1'"):
+        repository.order("fraud", "2", "reset", by="me", why="there is none")
 
 
 def test_the_stamp_changes_with_whatever_it_stands_for(place: Path) -> None:

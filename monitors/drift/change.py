@@ -1,4 +1,4 @@
-"""When a feature changed: the likeliest of the kept blocks to be the first one after it."""
+"""When a feature or the loss changed: the likeliest of the kept blocks to be the first one after it."""
 
 from collections.abc import Sequence
 
@@ -35,10 +35,17 @@ def locate(law: Marginal, counts: NDArray[np.int64], ends: Sequence[float], desi
     rows = counts / design_effect
     after = rows[::-1].cumsum(0)[::-1]
     before = rows.cumsum(0) - rows + law.theta * law.effective_rows
-    likelihood = _fit(before) + _fit(after)
-    may_be = np.flatnonzero(likelihood >= likelihood.max() - SURE)
-    began = starts(ends)
-    return Onset(began[int(np.argmax(likelihood))], began[int(may_be[0])], began[int(may_be[-1])])
+    return likeliest(_fit(before) + _fit(after), ends)
+
+
+def likeliest(nats: NDArray[np.float64], ends: Sequence[float]) -> Onset:
+    """The block of the largest log likelihood, and the first and last of those about as likely. `nats`: (blocks,).
+
+    >>> likeliest(np.array([1.0, 9.0, 8.0, 2.0]), [60.0, 120.0, 180.0, 240.0])
+    Onset(at=60.0, earliest=60.0, latest=120.0)
+    """
+    may_be, began = np.flatnonzero(nats >= nats.max() - SURE), starts(ends)
+    return Onset(began[int(np.argmax(nats))], began[int(may_be[0])], began[int(may_be[-1])])
 
 
 def starts(ends: Sequence[float]) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from monitors.explain.explanation import Explanation
 from monitors.explain.wording import named
+from serving.errors import BadRequest
 
 matplotlib.use("Agg")
 from matplotlib import dates, pyplot  # the backend is chosen before
@@ -20,7 +21,7 @@ _LONGEST = 24  # characters of a cell's name
 def draw(path: Path, found: Explanation) -> None:
     """Reference and now by cell; the evidence over the kept blocks with its threshold and the change.
 
-    PNG, SVG or PDF, by the ending of `path`.
+    PNG, SVG or PDF, by the ending of `path`. Raises BadRequest when that is none, or cannot be written.
     """
     with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold a dollar sign
         _draw(path, found)
@@ -34,8 +35,12 @@ def _draw(path: Path, found: Explanation) -> None:
     for axes in panels:
         axes.grid(alpha=0.3, axis="y")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"cannot draw {path}: {error}") from None
+    finally:
+        pyplot.close(figure)
 
 
 def _title(found: Explanation) -> str:

@@ -67,11 +67,11 @@ def _knots(law: Marginal) -> tuple[Floats, Floats]:
 
 
 def _category_points(law: Marginal) -> tuple[Array, Floats]:
-    """Packed texts are one point, which is in no other law."""
-    known = [*law.known, "\0"] if law.packed and law.dtype == "text" else law.known
+    """Categories whose names are not kept are ones that another feature has not seen."""
+    unseen = "\0" if law.dtype == "text" else float(np.finfo(law.dtype).max)
+    known = [*law.categories, *law.others, unseen]
     values = np.empty(len(known), object) if law.dtype == "text" else np.array(known, law.dtype)
     values[:] = known
-    common = len(law.categories)
-    others = len(known) - common
-    rare = [law.counts[common] / max(1, others)] * others
-    return values, np.array([*law.counts[:common], *rare], np.float64)
+    *common, other, none, _ = law.counts
+    rare = [other / max(1, len(law.others))] * len(law.others)
+    return values, np.array([*common, *rare, none + (0 if law.others else other)], np.float64)

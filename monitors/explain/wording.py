@@ -40,11 +40,11 @@ def _what(found: Explanation) -> str:
         "higher": "is higher", "lower": "is lower", "wider": "is spread wider", "narrower": "is less spread",
         "otherwise": "is distributed in another way", "categories": "has other shares of its values",
     }  # fmt: skip
-    again = f" It changed again, and more, {_since(found.again)}." if found.again else ""
-    return f"{name} {words[found.direction]} than in the reference since {_since(found.onset)}.{again}"
+    again = f" It changed again, and more, {since(found.again)}." if found.again else ""
+    return f"{name} {words[found.direction]} than in the reference since {since(found.onset)}.{again}"
 
 
-def _since(onset: Onset) -> str:
+def since(onset: Onset) -> str:
     about = f"about {when(onset.at)}"
     if onset.earliest == onset.latest:
         return about

@@ -10,10 +10,12 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from monitors.inquiry import Inquiry, reply
 from serving import inquiring
 from serving.cli import app
 from serving.config import Config, load
 from serving.errors import BadRequest, GaugewayError, NotReady, UnknownVersion
+from tests.monitors.test_aggregator import run as judged
 from tests.monitors.test_sidecar import DAY, Process, append, wait
 from tests.monitors.traffic import START, record, stream
 
@@ -74,6 +76,16 @@ def test_the_alarm_is_explained_by_its_features(drifting: Process) -> None:
     assert x0["text"].startswith("x0 is higher than in the reference since about ")
 
 
+def test_harm_is_told_first_and_since_when_the_loss_rose() -> None:
+    records, labels = stream(4000, spacing_s=120, shift=1.5)
+    verdicts = {("m", version): one for version, one in judged(1, records, labels, every=400).items()}
+    harm, *others = reply(verdicts, Inquiry("m", "1")).alarms
+    assert (harm.name, harm.severity) == ("_risk", "page")
+    assert harm.text.startswith("Harm since the block that ended ")
+    assert "It rose about Thu 7 Feb 2013" in harm.text
+    assert {"_all", "x0"} <= {alarm.name for alarm in others}
+
+
 def test_every_node_explains(drifting: Process, tmp_path: Path) -> None:
     other = Process(tmp_path, drifting.config.data)
     other.start()
@@ -89,6 +101,14 @@ def test_every_node_explains(drifting: Process, tmp_path: Path) -> None:
 def test_values_are_told_on_the_socket_only(drifting: Process) -> None:
     port = (drifting.config.run_dir / "monitors.port").read_text()
     assert httpx.get(f"http://127.0.0.1:{port}/explanation?model=m&version=1").status_code == 404
+
+
+def test_a_request_that_names_no_version_is_refused(drifting: Process) -> None:
+    transport = httpx.HTTPTransport(uds=str(drifting.config.socket_dir / "monitors.sock"))
+    with httpx.Client(transport=transport) as client:
+        answer = client.get("http://sidecar/explanation?model=m")
+    assert answer.status_code == 400
+    assert answer.json()["error"].endswith("Object missing required field `version`")
 
 
 def test_status_says_state_alarms_and_the_worst_features(drifting: Process) -> None:

@@ -75,6 +75,22 @@ def test_a_judge_that_dies_over_a_reset_changes_no_bit(death: str, tmp_path: Pat
     assert ends[0] == ends[1]
 
 
+def test_state_of_an_earlier_release_has_obeyed_nothing(cluster: Cluster) -> None:
+    state = cluster.judge._state.all("monitor")["m", "1"]
+    *older, order = msgspec.msgpack.decode(state)
+    assert order == 0
+    cluster.judge._state.begin()
+    cluster.judge._state.put("monitor", {("m", "1"): msgspec.msgpack.encode(older)})
+    cluster.judge._state.commit()
+    cluster.judge.die()
+    cluster.send(0)
+    write(cluster)
+    assert cluster.judge.judged.verdicts["m", "1"].state == "alarm"
+    cluster.judge.orders.append(RESET)
+    cluster.send(0)
+    assert cluster.judge.judged.verdicts["m", "1"].order == 1
+
+
 def test_an_order_waits_for_a_version_that_is_not_known_yet(tmp_path: Path) -> None:
     subject = Cluster(tmp_path, [0] * RECORDS, 1, 0.0)
     subject.judge.orders = [Order(1, "reset", "m", "9", NOW, "me", "?"), msgspec.structs.replace(RESET, number=2)]

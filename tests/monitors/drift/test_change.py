@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from monitors.drift.change import Onset, locate, starts
+from monitors.drift.e_detector import CLIPS, Bettor, accumulated
+from monitors.drift.watch import Watch
 from monitors.marginal import Marginal
 from monitors.reference import marginal
 
@@ -46,3 +48,38 @@ def test_clustered_rows_make_the_time_less_sure() -> None:
 
 def test_blocks_that_were_joined_begin_where_the_one_before_ended() -> None:
     assert starts([10.0, 20.0, 50.0]) == [0.0, 10.0, 20.0]
+
+
+THRESHOLD = float(np.log(1_000))
+
+
+def estimates(shift: float, streams: int, block_rows: int) -> tuple[list[float], list[float]]:
+    """Blocks between the true change, after 20 quiet blocks, and two estimates of it at the first alarm.
+
+    The likeliest block, and the one at which the evidence of the largest clip began to stay above 0.
+    """
+    likeliest, last_zero = [], []
+    for seed in range(streams):
+        rng, watch, path = np.random.default_rng(seed), Watch(law(), 0.02), [np.zeros(len(CLIPS))]
+        bettor, s = Bettor(watch.law.theta, 0.02 + watch.law.error), np.zeros(len(CLIPS))
+        for block in range(80):
+            counts = watch.law.count(rng.normal(shift * (block >= 20), size=block_rows))
+            s = accumulated(s, bettor.update(counts))
+            path.append(s)
+            watch.judge(counts, 60.0 * (block + 1), THRESHOLD, 10)
+            if watch.verdict(THRESHOLD).alarm:
+                break
+        onset = watch.past(THRESHOLD).onset
+        if onset is not None and block >= 20:
+            clip = int(np.argmax(s))
+            zero = max(k for k, one in enumerate(path) if one[clip] <= 0)
+            likeliest.append(onset.at / 60 - 20)
+            last_zero.append(zero - 20.0)
+    return likeliest, last_zero
+
+
+@pytest.mark.parametrize(("shift", "block_rows"), [(0.3, 200), (0.5, 50), (1.0, 50)])
+def test_the_likeliest_block_is_nearer_than_the_last_zero_of_the_evidence(shift: float, block_rows: int) -> None:
+    likeliest, last_zero = (np.abs(away) for away in estimates(shift, 40, block_rows))
+    assert len(likeliest) > 35
+    assert likeliest.mean() < last_zero.mean()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from monitors.explain.plot import draw
+from serving.errors import BadRequest
 from tests.monitors.explain.faults import carriers, miles
 from tests.monitors.explain.test_explaining import explained, watched
 
@@ -12,6 +13,12 @@ def test_an_alarm_is_drawn(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"alarm.{ending}"
     draw(path, explained(watched(miles, 20, 30, times=1.609344), "distance, $"))
     assert path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["alarm.txt", "no folder/alarm.svg"])
+def test_what_cannot_be_drawn_is_said(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match=f"cannot draw .*{name}: "):
+        draw(tmp_path / name, explained(watched(miles, 99, 5)))
 
 
 def test_a_quiet_feature_is_drawn(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 
@@ -37,3 +38,15 @@ def test_a_constant_is_one_point() -> None:
     law = marginal(np.full(2000, 3.5), "numeric")
     assert set(points(law).values.tolist()) == {3.5}
     assert points(law).shares(law).sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_rare_categories_are_points_of_their_own_where_their_names_are_kept(named: bool) -> None:
+    rng = np.random.default_rng(3)
+    law = marginal(np.array([f"c{k}" for k in rng.geometric(0.1, 6000)], object), "categorical")
+    if not named:
+        law = msgspec.structs.replace(law, others=())
+    shares = points(law).shares(law)
+    other, unseen = shares[len(law.categories) :][:2]
+    assert shares.sum() == pytest.approx(1.0)
+    assert (other > 0.2) == (named and bool(law.others)) and (unseen > 0.2) == (not named or not law.others)
