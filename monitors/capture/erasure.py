@@ -37,17 +37,23 @@ def of_key(key_hash: int) -> Matches:
 def erase(root: Path, model: str, matches: Matches) -> Erased:
     """Of one model. What a running sidecar writes to is sealed first; all segments are read again afterwards.
 
-    Raises ArtifactCorrupt when a row is still there.
+    Raises ArtifactCorrupt for a segment that is damaged, whose rows cannot be known, and when a row is still there.
     """
     rows = segments = 0
     with alone(root):
-        for shelf in shelves(root, model):
+        found = shelves(root, model)
+        for shelf in found:
             shelf.recover()
+        if damaged := [path for shelf in found for path in shelf.damaged()]:
+            raise ArtifactCorrupt(
+                f"nothing is erased: {damaged[0]} is damaged, so that its rows are not known; remove it"
+            )
+        for shelf in found:
             for name in sorted(shelf.sealed):
-                if found := _count(shelf.folder / name, matches):
-                    rows, segments = rows + found, segments + 1
+                if n := _count(shelf.folder / name, matches):
+                    rows, segments = rows + n, segments + 1
                     _rewrite(shelf, name, matches)
-        left = sum(_count(shelf.folder / name, matches) for shelf in shelves(root, model) for name in shelf.sealed)
+        left = sum(_count(path, matches) for shelf in found for path in shelf.folder.glob("*.arrow"))
     if left:
         raise ArtifactCorrupt(f"{left} rows of model {model!r} are still captured below {root}")
     return Erased(model, rows, segments)
@@ -56,7 +62,7 @@ def erase(root: Path, model: str, matches: Matches) -> Erased:
 def _rewrite(shelf: Shelf, name: str, matches: Matches) -> None:
     path = shelf.folder / name
     rewrite(path, lambda rows: rows.filter(pc.invert(matches(rows))))
-    shelf.list(path)
+    shelf.enter(path)
 
 
 def _count(path: Path, matches: Matches) -> int:

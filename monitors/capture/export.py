@@ -3,7 +3,7 @@
 import math
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from monitors.capture.columns import FACTS, TIME
-from monitors.capture.segment import pieces, schema
+from monitors.capture.segment import Piece, pieces, schema
 from monitors.capture.shelf import Shelf, shelves, span
 from serving.errors import Conflict, NotFound
 
@@ -77,7 +77,7 @@ def _held(shelf: Shelf) -> Held:
     rows = sum(sealed.rows for sealed in shelf.sealed.values())
     times = [at for sealed in shelf.sealed.values() if sealed.rows for at in (sealed.first, sealed.last)]
     for path in shelf.loose:
-        for piece in pieces(path):
+        for piece in _there(path):
             rows += piece.rows.num_rows
             times += span(piece.rows)
     segments = len(shelf.sealed) + len(shelf.loose)
@@ -112,10 +112,16 @@ def _batches(paths: list[Path], selection: Selection, whole: Any, labels: Path |
     source = f"{labels.absolute().as_uri()}?mode=ro" if labels else ":memory:"
     with closing(sqlite3.connect(source, uri=True)) as sql:
         for path in paths:
-            for piece in pieces(path):
+            for piece in _there(path):
                 rows = piece.rows.filter(_within(piece.rows, selection))
                 if rows.num_rows:
                     yield _conformed(rows, path, whole, _labels(sql, selection.model, rows) if labels else {})
+
+
+def _there(path: Path) -> Iterator[Piece]:
+    """Of a segment that may have expired meanwhile."""
+    with suppress(FileNotFoundError):
+        yield from pieces(path)
 
 
 def _within(rows: Any, selection: Selection) -> Any:

@@ -72,7 +72,11 @@ class CaptureLog:
             self._fit(one, rows, now)
             assert one.segment is not None
             grown = Mark({ring: position}, one.mark.rows + rows.num_rows, one.mark.bytes + rows.nbytes).past(one.mark)
-            one.segment.write(rows, grown)
+            try:
+                one.segment.write(rows, grown)
+            except OSError:
+                one.close()
+                raise
             one.mark = grown
 
     def sync(self) -> None:

@@ -41,7 +41,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 class Segment:
-    """A file that is being written. Raises OSError; then the file ends where the last whole batch does."""
+    """A file that is being written. Raises OSError: then it ends with its last whole batch, and takes no more."""
 
     def __init__(self, path: Path, schema: Any, options: Any = None) -> None:
         self.path, self.schema = path, schema
@@ -82,30 +82,37 @@ class Segment:
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
             os.ftruncate(self._descriptor, self.bytes)
-            os.lseek(self._descriptor, self.bytes, os.SEEK_SET)
             raise
         self.bytes += len(data)
 
 
 def schema(path: Path) -> Any:
-    """None where the file does not have it whole."""
-    try:
-        with pa.OSFile(str(path)) as file:
+    """None where the file does not have it whole. Raises OSError when it cannot be read."""
+    with pa.OSFile(str(path)) as file:
+        try:
             return pa.ipc.open_stream(file).schema
-    except (pa.ArrowInvalid, OSError):
-        return None
+        except (pa.ArrowInvalid, OSError) as error:
+            _refuse_trouble(error)
+            return None
 
 
 def pieces(path: Path) -> Iterator[Piece]:
-    """Every complete batch; what is torn behind them is left out."""
+    """Every complete batch; what is torn behind them is left out. Raises OSError when the file cannot be read."""
     with pa.OSFile(str(path)) as file:
         try:
             stream = pa.ipc.open_stream(file)
             while True:
                 rows, about = stream.read_next_batch_with_custom_metadata()
                 yield Piece(rows, msgspec.json.decode(about[_MARK], type=Mark), file.tell())
-        except (StopIteration, pa.ArrowInvalid, OSError):  # in Arrow's words: the end, no message, half a body
+        except (StopIteration, pa.ArrowInvalid, OSError) as error:  # the end, no message, half a body
+            _refuse_trouble(error)
             return
+
+
+def _refuse_trouble(error: Exception) -> None:
+    """Arrow says with an OSError of its own, without a number, that a body is cut short; all others are the disk's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def rewrite(path: Path, keep: Callable[[Any], Any] = lambda rows: rows) -> int:

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,17 @@ class Shelf:
             path.unlink()
             return
         rewrite(path)
-        self.list(path)
+        self.enter(path)
 
-    def list(self, path: Path) -> None:
+    def enter(self, path: Path) -> None:
         """Write down what a sealed segment is now."""
         self.sealed[path.name] = described(path)
         self._save()
+
+    def damaged(self) -> list[Path]:
+        """Sealed segments that are not what was sealed."""
+        paths = [(self.folder / name, sealed.digest) for name, sealed in self.sealed.items()]
+        return [path for path, digest in paths if digest_of(path) != digest]
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
@@ -151,9 +156,9 @@ def described(path: Path) -> Sealed:
     for piece in pieces(path):
         rows, mark = rows + piece.rows.num_rows, piece.mark.past(mark)
         times += span(piece.rows)
-    with path.open("rb") as file:
-        digest = _digest(file)
-    return Sealed(path.name, digest, path.stat().st_size, rows, min(times, default=0.0), max(times, default=0.0), mark)
+    return Sealed(
+        path.name, digest_of(path), path.stat().st_size, rows, min(times, default=0.0), max(times, default=0.0), mark
+    )
 
 
 def span(rows: Any) -> list[float]:
@@ -171,11 +176,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _digest(file: Any) -> str:
-    found = sha256()
-    while data := file.read(2**20):
-        found.update(data)
-    return found.hexdigest()
+def digest_of(path: Path) -> str:
+    """SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _listed(path: Path) -> list[Sealed]:

@@ -9,6 +9,7 @@ from monitors.capture.erasure import Erased, erase, of_id, of_key
 from monitors.capture.shelf import Shelf
 from monitors.capture.tap import Tap
 from serving.config import Capture
+from serving.errors import ArtifactCorrupt
 from serving.record import Record
 from serving.ring import RingWriter
 from tests.monitors.capture.captured import NOW, append, expected, key, paths, places, records, rows
@@ -88,6 +89,19 @@ def test_the_manifests_stay_right_while_the_sidecar_goes_on(tmp_path: Path, tap:
     for path in paths(captures):
         assert Shelf(path.parent).sealed[path.name].digest == sha256(path.read_bytes()).hexdigest()
     assert sum(one.rows for v in "12" for one in Shelf(captures / "m" / v).sealed.values()) == len(places(captures))
+
+
+def test_a_damaged_segment_is_said_and_nothing_is_erased(tmp_path: Path, tap: Tap, found: list[Record]) -> None:
+    captures = tmp_path / "captures"
+    tap.close()
+    path = paths(captures)[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    before = {path: path.read_bytes() for path in paths(captures)}
+    with pytest.raises(ArtifactCorrupt, match=f"nothing is erased: {path} is damaged"):
+        erase(captures, "m", of_id("r50"))
+    assert {path: path.read_bytes() for path in paths(captures)} == before
 
 
 def test_other_models_are_left_alone(tmp_path: Path, tap: Tap) -> None:

@@ -93,7 +93,7 @@ def test_rewriting_keeps_rows_schema_and_marks(tmp_path: Path) -> None:
     assert texts(path) == [] and list(pieces(path))[-1].mark == mark(5)
 
 
-def test_a_full_disk_leaves_whole_batches_and_the_next_one_fits(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_whole_batches(tmp_path: Path) -> None:
     """A limit of the file's size stands for the disk: a part of the batch is written, then nothing more."""
     path = tmp_path / "w.arrow"
     segment = Segment(path, SCHEMA)
@@ -105,11 +105,23 @@ def test_a_full_disk_leaves_whole_batches_and_the_next_one_fits(tmp_path: Path) 
             segment.write(batch(3), mark(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert path.stat().st_size == segment.bytes
-    segment.write(batch(6), mark(3))
-    segment.finish()
     segment.close()
-    assert texts(path) == [b"%d" % n * 9 for n in (0, 1, 2, 6, 7, 8)]
+    assert path.stat().st_size == segment.bytes and texts(path) == [b"%d" % n * 9 for n in (0, 1, 2)]
+
+
+def test_what_cannot_be_read_is_not_taken_for_empty(tmp_path: Path) -> None:
+    path = tmp_path / "20251101T000000Z-000001.arrow"
+    written(path, 2)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no descriptor is left
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            list(pieces(path))
+        with pytest.raises(OSError, match="Too many open files"):
+            Shelf(tmp_path).seal(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len(texts(path)) == 6
 
 
 def test_only_its_owner_may_read_a_segment(tmp_path: Path) -> None:
