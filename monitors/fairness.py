@@ -70,8 +70,8 @@ def _disparity(names: Sequence[str], rate: Estimates, least: int, *, ratio: bool
     segments: dict[str, Metric | TooFew] = {name: shown.get(name, TOO_FEW) for name in names}
     if len(shown) < 2:
         return Disparity(segments)
-    largest, smallest = (best(shown, key=lambda name: shown[name].value) for best in (max, min))
-    return Disparity(segments, _difference(shown), _ratio(shown) if ratio else None, largest, smallest)
+    ordered = sorted(shown, key=lambda name: shown[name].value)
+    return Disparity(segments, _difference(shown), _ratio(shown) if ratio else None, ordered[-1], ordered[0])
 
 
 def _difference(shown: Mapping[str, Metric]) -> Gap:

@@ -29,13 +29,15 @@ from serving.packed import texts
 _TABLES = """
 CREATE TABLE IF NOT EXISTS labels (
     model TEXT, id TEXT, row INTEGER, label REAL, time REAL, slot INTEGER, joined INTEGER, hash INTEGER,
-    PRIMARY KEY (model, id, row)) WITHOUT ROWID;
+    kpi REAL DEFAULT -9e999, PRIMARY KEY (model, id, row)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_slot ON labels (slot);
 CREATE TABLE IF NOT EXISTS history (
     model TEXT, id TEXT, row INTEGER, time REAL, label REAL, slot INTEGER,
     PRIMARY KEY (model, id, row, time, label)) WITHOUT ROWID;
 """
 _OF_ROW = "WHERE model = ? AND id = ? AND row = ?"
+_ADDED = "ALTER TABLE labels ADD COLUMN kpi REAL DEFAULT -9e999"  # to what was written before there was one
+UNSAID = -math.inf
 _STALE = 10_000  # forgotten labels that may stay in the index, beside as many as there are
 
 
@@ -55,6 +57,7 @@ class Prediction(NamedTuple):
     time: float
     counted: bool = True
     sampling: float = 1.0  # the probability with which it was kept
+    segment: int = 0  # the code of its segments
 
 
 Place = tuple[str, str, int]  # model, id, row
@@ -69,6 +72,7 @@ class Label(NamedTuple):
     row: int
     label: float
     time: float
+    kpi: float = UNSAID  # a number that was sent with the label
 
     @property
     def place(self) -> Place:
@@ -80,6 +84,7 @@ class Truth(NamedTuple):
 
     time: float
     label: float
+    kpi: float = UNSAID
 
 
 class Match(NamedTuple):
@@ -107,6 +112,7 @@ class Predictions:
     value: NDArray[np.float64]
     time: NDArray[np.float64]
     counted: NDArray[np.bool_]
+    segment: NDArray[np.uint16] | int = 0
 
 
 @dataclass
@@ -132,6 +138,7 @@ class Arrival:
     turned_away: Counter[str] = field(default_factory=Counter)  # by model: no room to park more
     doubled: int = 0
     conflicting: int = 0
+    late: int = 0  # joined after the slot of their prediction was sealed
     matches: list[Match] = field(default_factory=list)
 
     @property
@@ -150,7 +157,7 @@ class LabelStore:
     >>> one, zero = np.array([2]), np.array([0])
     >>> row = Predictions("flights", "2", "", b"r1", one, zero, zero, zero, np.array([0.25]), np.array([5.0]), one > 0)
     >>> store.add_predictions(row).matches[0].after
-    Truth(time=60.0, label=1.0)
+    Truth(time=60.0, label=1.0, kpi=-inf)
     """
 
     def __init__(self, connection: sqlite3.Connection, budget_rows: int) -> None:
@@ -158,6 +165,8 @@ class LabelStore:
         self._budget = budget_rows
         for statement in _TABLES.split(";"):
             self._sql.execute(statement)
+        if "kpi" not in {column[1] for column in self._sql.execute("PRAGMA table_info(labels)")}:
+            self._sql.execute(_ADDED)
         self._pending = Pending(connection)
         self.labels = self._count("SELECT COUNT(*) FROM labels")
         alone = "SELECT model, COUNT(*) FROM labels WHERE joined = 0 GROUP BY model"
@@ -186,7 +195,7 @@ class LabelStore:
         label_hashes = self._pending.keys.of(found.model, "", sums, found.row).hi if found.lane else keys.hi
         rows = self._pending.made(
             Name(found.model, found.version, found.lane), keys, slot=found.slot, value=found.value, time=found.time,
-            counted=found.counted, halvings=-np.log2(result.sampling or 1.0),
+            counted=found.counted, halvings=-np.log2(result.sampling or 1.0), segment=found.segment,
         )  # fmt: skip
         known = self._pending.contains(keys.hi) | self._index.contains(label_hashes) | _doubled(keys.hi)
         self._pending.append(rows[result.admitted & ~known])
@@ -200,16 +209,20 @@ class LabelStore:
         """Join labels that arrive while the clock is in `slot`, or park them until their prediction comes."""
         result, new = Arrival(), set[int]()
         hashes, waiting = self._asked(labels)
-        met = self._index.contains(hashes).tolist()
+        met, fresh = self._index.contains(hashes).tolist(), list[tuple[object, ...]]()
         for label, hash, maybe, rows in zip(labels, hashes.view(np.int64).tolist(), met, waiting, strict=True):
+            if hash in new:
+                self._write(fresh)
             known = self._known(label) if maybe or hash in new else None
             if known is None:
                 new.add(hash)
-                self._first(label, hash, slot, rows, result)
+                self._first(label, hash, slot, rows, result, fresh)
             else:
-                self._again(label, Truth(known[1], known[0]), slot, rows, result)
-                result.joined += known[2]
-                result.parked += 1 - known[2]
+                truth, joined = known
+                self._again(label, truth, slot, rows, result)
+                result.joined += joined
+                result.parked += 1 - joined
+        self._write(fresh)
         self._index.add(np.array(sorted(new), np.int64).view(np.uint64), np.zeros(len(new), np.int64))
         return result
 
@@ -220,7 +233,7 @@ class LabelStore:
 
     def strays(self, after: Place, n: int) -> list[Label]:
         """Labels that wait for a prediction, in their order, the next `n` behind a place."""
-        query = "SELECT model, id, row, label, time FROM labels WHERE joined = 0 AND (model, id, row) > (?, ?, ?)"
+        query = "SELECT model, id, row, label, time, kpi FROM labels WHERE joined = 0 AND (model, id, row) > (?, ?, ?)"
         found = self._sql.execute(f"{query} ORDER BY model, id, row LIMIT ?", (*after, n))
         return [Label(*row) for row in found]
 
@@ -263,7 +276,7 @@ class LabelStore:
         kept = np.ones(n, bool)
         if probability < 1:
             ids = texts(found.ids, found.id_sizes.tolist())
-            kept = np.array([_share(found.model, id) < probability for id in ids], bool)[found.request]
+            kept = np.array([share(found.model, id) < probability for id in ids], bool)[found.request]
         kept &= np.cumsum(kept) <= room
         return Admission(kept, probability, sampled_out=n - int(kept.sum()))
 
@@ -278,31 +291,33 @@ class LabelStore:
             if held.row["time"] > row[0]["time"]:
                 return
             if known:
-                result.matches.append(Match(self._prediction(of, held.row), Truth(known[1], known[0]), None))
+                result.matches.append(Match(self._prediction(of, held.row), known[0], None))
             self._pending.displace(held, row)
         if known:
             self._join(self._prediction(of, row[0]), known, result)
 
     def _join(self, prediction: Prediction, known: "_Known", result: Admission) -> None:
-        label, time, joined = known
+        truth, joined = known
         self.parked[prediction.model] -= 1 - joined
         self._sql.execute(
             f"UPDATE labels SET joined = 1, slot = max(slot, ?) {_OF_ROW}", (prediction.slot, *prediction[:3])
         )
-        result.matches.append(Match(prediction, None, Truth(time, label)))
+        result.matches.append(Match(prediction, None, truth))
 
     def _known(self, row: Sequence[object]) -> "_Known | None":
         """Of a model, id and row."""
-        query = f"SELECT label, time, joined FROM labels {_OF_ROW}"
-        found: _Known | None = self._sql.execute(query, row[:3]).fetchone()
-        return found
+        query = f"SELECT time, label, kpi, joined FROM labels {_OF_ROW}"
+        found = self._sql.execute(query, row[:3]).fetchone()
+        return (Truth(*found[:3]), found[3]) if found else None
 
     def _prediction(self, of: Sequence[Any], row: np.void) -> Prediction:
         """Of a model, id and row."""
-        _, _, slot, value, time, code, counted, halvings, _ = row.item()
-        name = self._pending.name(code)
+        _, _, slot, value, time, code, counted, halvings, segment = row.item()
+        _, version, lane = self._pending.name(code)
         model, id, number = of[:3]
-        return Prediction(model, id, number, name.lane, name.version, slot, value, time, bool(counted), 2.0**-halvings)
+        return Prediction(
+            model, id, number, lane, version, slot, value, time, bool(counted), 2.0**-halvings, segment
+        )  # fmt: skip
 
     def _asked(self, labels: Sequence[Label]) -> tuple[Hashes, list[list[np.void]]]:
         """Of each label its hash, and the predictions that wait for it."""
@@ -318,35 +333,42 @@ class LabelStore:
                     waiting[which[k]].append(held.row)
         return hashes, waiting
 
-    def _first(self, label: Label, hash: int, slot: int, rows: list[np.void], result: Arrival) -> None:
+    def _write(self, fresh: list[tuple[object, ...]]) -> None:
+        """Labels of rows that had none, of which none is known."""
+        self._sql.executemany("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?,?)", fresh)
+        fresh.clear()
+
+    def _first(
+        self, label: Label, hash: int, slot: int, rows: list[np.void], result: Arrival, fresh: list[tuple[object, ...]]
+    ) -> None:
         predictions = [self._prediction(label, row) for row in rows]
         if not predictions and self.parked.total() >= self._budget:
             result.turned_away[label.model] += 1
             return
-        self._sql.execute("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?)", (*label, slot, bool(predictions), hash))
+        fresh.append((*label[:5], slot, bool(predictions), hash, label.kpi))
         self.labels += 1
         self.parked[label.model] += not predictions
         result.joined += bool(predictions)
         result.parked += not predictions
-        result.matches += [Match(p, None, Truth(label.time, label.label)) for p in predictions]
+        result.matches += [Match(p, None, Truth(label.time, label.label, label.kpi)) for p in predictions]
 
     def _again(self, label: Label, known: Truth, slot: int, rows: list[np.void], result: Arrival) -> None:
-        truth = Truth(label.time, label.label)
+        truth = Truth(label.time, label.label, label.kpi)
         if truth == known:
             result.doubled += 1
             return
         lost = min(truth, known)
         new = self._sql.execute(
-            "INSERT OR IGNORE INTO history VALUES (?,?,?,?,?,?)", (*label[:3], *lost, slot)
+            "INSERT OR IGNORE INTO history VALUES (?,?,?,?,?,?)", (*label[:3], *lost[:2], slot)
         ).rowcount
         result.conflicting += new
         result.doubled += 1 - new
         if truth > known:
-            self._sql.execute(f"UPDATE labels SET time = ?, label = ? {_OF_ROW}", (*truth, *label[:3]))
+            self._sql.execute(f"UPDATE labels SET time = ?, label = ?, kpi = ? {_OF_ROW}", (*truth, *label[:3]))
             result.matches += [Match(self._prediction(label, row), known, truth) for row in rows]
 
 
-_Known = tuple[float, float, int]  # label, event time, whether it met a prediction
+_Known = tuple[Truth, int]  # and whether it met a prediction
 
 
 def _doubled(hashes: Hashes) -> NDArray[np.bool_]:
@@ -356,7 +378,7 @@ def _doubled(hashes: Hashes) -> NDArray[np.bool_]:
     return np.isin(hashes, again) if len(again) else np.zeros(len(hashes), bool)
 
 
-def _share(model: str, request: str) -> float:
+def share(model: str, request: str) -> float:
     """A number in [0, 1) that is the same for all rows and versions of a request, on every node."""
     digest = blake2b(f"{model}\0{request}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64

@@ -19,7 +19,7 @@ from monitors.exchange import Exchange
 from monitors.exporter import Workers, text
 from monitors.inlet import VERDICTS, Inlet
 from monitors.inquiry import EXPLANATION, Inquiry, answered
-from monitors.labels import Label
+from monitors.labels import UNSAID, Label
 from monitors.questions import Asking, Labelling, Questions, Refused, ask
 from monitors.report import Report
 from serving.config import NAME
@@ -38,6 +38,7 @@ class _Sent(msgspec.Struct):
     label: bool | int | float
     row: int = 0
     time: datetime | int | float | None = None
+    kpi: int | float | None = None
 
 
 def parse(body: bytes) -> Labelling:
@@ -45,7 +46,7 @@ def parse(body: bytes) -> Labelling:
 
     >>> parsed = parse(b'[{"model": "m", "id": "a", "label": true, "time": "2013-01-01T00:00:00Z"}, {"id": "b"}]')
     >>> parsed.labels
-    [(0, Label(model='m', id='a', row=0, label=1.0, time=1356998400.0))]
+    [(0, Label(model='m', id='a', row=0, label=1.0, time=1356998400.0, kpi=-inf))]
     >>> parsed.refused
     [Refused(index=1, reason='Object missing required field `model`')]
     """
@@ -69,10 +70,15 @@ def _label(sent: _Sent) -> Label:
         raise ValueError(f"id must have 1 to 256 characters, got {len(sent.id)}")
     if not 0 <= sent.row < 2**31:
         raise ValueError(f"row must be between 0 and 2^31, got {sent.row}")
-    label = float(sent.label) if abs(sent.label) < 1e300 else math.inf
-    if not math.isfinite(label):
-        raise ValueError(f"label must be a finite number, got {sent.label!s:.40}")
-    return Label(sent.model, sent.id, sent.row, label, _seconds(sent.time))
+    label, kpi = _number("label", sent.label), UNSAID if sent.kpi is None else _number("kpi", sent.kpi)
+    return Label(sent.model, sent.id, sent.row, label, _seconds(sent.time), kpi)
+
+
+def _number(name: str, sent: float) -> float:
+    found = float(sent) if abs(sent) < 1e300 else math.inf
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be a finite number, got {sent!s:.40}")
+    return found
 
 
 def _seconds(time: datetime | float | None) -> float:

@@ -49,6 +49,8 @@ class Tally(msgspec.Struct, frozen=True):
     marks: Marks = Marks()  # up to where it has sealed
     open_rows: int = 0  # counted and not sealed: lost if the node does not come back
     lag_s: float = 0.0
+    doubled: int = 0  # labels that said what was known
+    conflicting: int = 0
 
 
 class Delivery(msgspec.Struct, frozen=True):

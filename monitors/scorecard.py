@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from monitors.fairness import TOO_FEW, Disparity, TooFew, fairness
-from monitors.metrics import ALPHA, METRICS, Metric, Plan, Sums
+from monitors.metrics import ALPHA, METRICS, Metric, Plan, Sums, kpi
 from monitors.segments import names
 from monitors.tables import WHOLE, Tables, key
 from serving.manifest import Segment
@@ -69,7 +69,7 @@ def assumption(plan: Plan) -> str:
 
 def _metrics(plan: Plan, sums: Sums) -> list[Metrics]:
     """Of each segment; metrics that are about no row of it are left out."""
-    found = METRICS[plan.task](plan, sums, ALPHA)
+    found = METRICS[plan.task](plan, sums, ALPHA) | kpi(plan, sums)
     shown = [{name: estimates.at(k) for name, estimates in found.items()} for k in range(len(sums))]
     return [{name: metric for name, metric in one.items() if metric is not None} for one in shown]
 

@@ -49,12 +49,12 @@ class Tables(msgspec.Struct):
         for at, (n, ones) in other.offered.items():
             self._offer(at, n, ones)
 
-    def follow(self, scores: Array, labels: Array, signs: Sums, codes: Array) -> None:
+    def follow(self, scores: Array, labels: Array, signs: Sums, codes: Array, kpis: Array | None = None) -> None:
         """Count rows with their label `signs` times, shapes (n,); `codes` as from `monitors.segments`."""
-        self._add(WHOLE, self.plan.count(scores, labels, signs)[0])
+        self._add(WHOLE, self.plan.count(scores, labels, signs, kpis=kpis)[0])
         for number, found in enumerate(cells(self.segments, codes)):
             present, place = np.unique(found, return_inverse=True)
-            rows = self.plan.count(scores, labels, signs, place, len(present))
+            rows = self.plan.count(scores, labels, signs, place, len(present), kpis)
             for cell, row in zip(present.tolist(), rows, strict=True):
                 self._add(key(number, cell), row)
 

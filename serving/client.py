@@ -140,12 +140,12 @@ def apply(config: Config, models: dict[str, Model], at: int, why: str, timeout_s
 
 def label(config: Config, model: str, text: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Send labels in chunks; returns the sum of each outcome, and the refused ones that were named."""
-    lines, sums, refused = _label_lines(text), Counter[str](), list[Any]()
+    lines, sums, refused = _label_lines(text), Counter[str](joined=0, parked=0, unknown=0), list[Any]()
     url = f"{_running(config)['gateway']}/v1/models/{model}/labels"
     for start in range(0, len(lines), _CHUNK_LABELS):
         chunk = "\n".join(lines[start : start + _CHUNK_LABELS]).encode()
         counts = _call("POST", url, chunk, "application/x-ndjson", config.gateway.tls.certificate)
-        refused += [{**one, "index": one["index"] + start} for one in counts.pop("refused")]
+        refused += [{"index": one["index"] + start, "reason": one["reason"]} for one in counts.pop("refused")]
         sums.update(counts)
         progress(min(start + _CHUNK_LABELS, len(lines)), len(lines))
     return {**sums, "refused": refused}

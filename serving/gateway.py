@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib.metadata import version as installed
 from typing import Any, Protocol
 
+import msgspec
+
 from serving import codec
 from serving.config import Config
 from serving.dataplane import DataPlane, Served
@@ -152,12 +154,9 @@ class Gateway:
             request.text(b"content-type"),
             request.arrived if self._arrival_is_event else None,
         ):
-            rows = [
-                {"model": name, "id": one.id, "row": one.row, "label": one.label, "time": one.time}
-                for one in batch.labels
-            ]
+            rows = [{"model": name, **msgspec.to_builtins(one)} for one in batch.labels]
             outcome.add(batch, await self._labels.submit(rows) if rows else {})
-        self._plane.labelled(model, {**outcome.counts, "refused": outcome.refused})
+        self._plane.labelled(model, outcome.each())
         return answer(outcome.document())
 
 

@@ -11,7 +11,8 @@ from serving.codec import Batch
 from serving.errors import NotReady
 
 MAX_REFUSED = 1000  # refused labels that an answer names
-OUTCOMES = ("joined", "parked", "unknown", "doubled", "conflicting", "late")
+PARTS = ("joined", "parked", "unknown")  # what was not refused is one of these
+OUTCOMES = (*PARTS, "doubled", "conflicting", "late")
 
 
 @dataclass
@@ -32,6 +33,10 @@ class Outcome:
             told.append({**one, "index": place.index} | ({} if place.line is None else {"line": place.line}))
         self.refused += len(told)
         self.named += sorted(told, key=lambda one: int(one["index"]))[: MAX_REFUSED - len(self.named)]
+
+    def each(self) -> dict[str, int]:
+        """Every label once."""
+        return {part: self.counts[part] for part in PARTS} | {"refused": self.refused}
 
     def document(self) -> dict[str, Any]:
         named = sorted(self.named, key=lambda one: int(one["index"]))

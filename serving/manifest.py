@@ -66,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threshold: float = 0.5  # a probability of at least this predicts 1, for the metrics
     quantile: float = 0.5  # of the label, that a regression predicts, for its pinball loss
     segments: tuple[Segment, ...] = ()
+    kpi_range: tuple[float, float] | None = None  # of a number sent with the label, else of the label; its mean is told
 
     @property
     def digest(self) -> str:

@@ -15,13 +15,16 @@ import sqlalchemy as sa
 from serving import config, manifest
 from serving.artifacts import Artifacts
 from serving.config import Config
-from serving.database import Database, changes, desired, generation, routing, versions
+from serving.database import Database, changes, desired, generation, orders, routing, versions
 from serving.errors import BadRequest, Conflict, NotFound, UnknownModel, UnknownVersion
 from serving.manifest import Manifest
 from serving.routing import Table
 
 # What people say and what they give; lineage may be told anew, and what was measured stays as it was measured.
-_COMPARED = ("files", "signature", "task", "prediction", "features", "label", "batch_tolerance")
+_COMPARED = (
+    "files", "signature", "task", "prediction", "features", "label", "batch_tolerance", "threshold", "quantile",
+    "segments", "kpi_range",
+)  # fmt: skip
 
 
 class Desired(msgspec.Struct, frozen=True):
@@ -32,7 +35,10 @@ class Desired(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """Who changed the desired state of a model, when (seconds since 1970 UTC), why, and how."""
+    """Who changed the desired state of a model, when (seconds since 1970 UTC), why, and how.
+
+    Where both are the same it is a remark: something was done that changes nothing in how the model is served.
+    """
 
     generation: int
     time: float
@@ -157,8 +163,15 @@ class Repository:
                 now = _decide(connection, name, model, by, why)
             return now
 
+    def remark(self, name: str, *, by: str, why: str) -> None:
+        """Write among the changes what was done to a model's data."""
+        with self._database.writing() as connection:
+            now = msgspec.json.encode(_desired(connection).get(name) or config.Model()).decode()
+            remark = {"generation": _generation(connection), "time": time.time(), "by": by, "why": why, "model": name}
+            connection.execute(changes.insert().values(**remark, before=now, after=now))
+
     def changes(self) -> list[Change]:
-        """All changes of the desired state, oldest first."""
+        """All changes of the desired state and all remarks, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(sa.select(changes).order_by(changes.c.position)).mappings().all()
         return [
@@ -173,6 +186,18 @@ class Repository:
             )
             for row in rows
         ]
+
+    def order(self, model: str, version: str, kind: str, *, by: str, why: str) -> int:
+        """Write what the monitors' judge is to do with a version; its number, which is higher than any before.
+
+        Raises UnknownModel, UnknownVersion.
+        """
+        row = {"model": model, "version": version, "kind": kind, "by": by, "why": why}
+        with self._database.writing() as connection:  # one after the other, so that numbers rise as they are seen
+            if _find(connection, model, version) is None:
+                raise _unknown(connection, model, version)
+            written = connection.execute(orders.insert().values(**row, time=time.time()))
+            return int(written.inserted_primary_key[0])
 
     def table(self) -> Table | None:
         """The routing table that was kept last."""

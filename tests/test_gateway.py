@@ -485,6 +485,7 @@ def test_labels_are_forwarded_and_refused_ones_keep_their_index(tmp_path: Path) 
         await web.UnixSite(runner, str(site.folder / "monitors.sock")).start()
         found = (await site.client.post(url, json=[{"id": "b"}, good, {**good, "id": "c"}])).json()
         assert [one["index"] for one in found["refused"]] == [0, 2] and found["joined"] == 1
+        assert found["refused_total"] == 2 and found["late"] == 0
         assert taken[0] == {"model": "m", "id": "a", "row": 0, "label": 1, "time": 1356998400.0}
         refused(await site.client.post("/v1/models/nope/labels", json=good), 404)
         refused(await site.client.post(url, content=b"{"), 400)

@@ -17,6 +17,7 @@ def test_batches_add_up_and_what_is_refused_keeps_its_place() -> None:
         {"index": 2, "reason": "not 0 or 1", "line": 4},
     ]
     assert found["refused_total"] == 2
+    assert outcome.each() == {"joined": 1, "parked": 1, "unknown": 0, "refused": 2}
 
 
 def test_an_answer_names_no_more_than_the_first_refused_and_counts_all() -> None:

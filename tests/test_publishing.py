@@ -19,7 +19,7 @@ from monitors import reference as references
 from serving import cli
 from serving.commands import registry as commands
 from serving.errors import BadRequest, Conflict, PublishRefused
-from serving.manifest import Feature, Prediction
+from serving.manifest import Feature, Prediction, Segment
 from serving.protocol import Array
 from serving.publishing import Published, publish
 from serving.repository import Repository
@@ -59,6 +59,7 @@ def _full(repository: Repository, folder: Path, rows: Path, version: str | None 
     return publish(
         repository, "late", _model(folder), version=version, task="classification", prediction="probabilities:1",
         features=["a", "b:categorical"], reference=rows, label="late", time="at", lineage={"code": "abc"},
+        threshold=0.4, segments=["a:-1:1", "b"], kpi_range=(0.0, 9.0),
     )  # fmt: skip
 
 
@@ -80,6 +81,8 @@ def test_a_version_with_everything(repository: Repository, tmp_path: Path) -> No
     assert made.features == (Feature("a", "x", 0), Feature("b", "x", 1, "categorical"))
     assert made.prediction == Prediction("probabilities", 1)
     assert (made.task, made.label) == ("classification", "late")
+    assert (made.threshold, made.quantile, made.kpi_range) == (0.4, 0.5, (0.0, 9.0))
+    assert made.segments[0] == Segment("a", edges=(-1.0, 1.0)) and set(made.segments[1].values) == {0.0, 1.0, 2.0}
     assert made.lineage["code"] == "abc" and made.lineage["producer"] == "gaugeway-tests"
     assert made.lineage["source"] == "model.onnx" and made.lineage["reference_rows"] == str(ROWS)
     profile = references.decode(repository.read(made, "reference.json"))
@@ -202,6 +205,9 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"features": ["a", "a"]}, "names a feature twice"),
     ({"features": ["a", "b:nominal"]}, "kind of feature 'b' must be numeric or categorical, got 'nominal'"),
     ({"features": ["a", "_all"]}, "must not be empty or begin with '_'"),
+    ({"threshold": 1.0}, "--threshold must lie between 0 and 1, got 1"),
+    ({"quantile": 0.0}, "--quantile must lie between 0 and 1, got 0"),
+    ({"features": ["a", "b"], "segments": ["c:1"]}, "--segments names 'c', which is no feature; there are 'a', 'b'"),
     ({"label": "late"}, "--label names a column of the reference rows"),
     ({"reference": "rows"}, "--reference needs --features"),
     ({"reference": "rows", "features": ["a", "c"]}, "rows.parquet has no column 'c'; it has 'a', 'b', 'late', 'at'"),

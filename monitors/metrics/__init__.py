@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from monitors.metrics import classification, regression
 from monitors.metrics.estimate import Estimates, Metric
+from monitors.metrics.kpi import kpi
 from monitors.metrics.sequence import ALPHA, Interval, share
 from monitors.metrics.sums import Plan, Sums, Task
 
@@ -20,5 +21,6 @@ BIAS: dict[Task, Callable[[Plan, Sums, float], Estimates]] = {
 }  # fmt: skip
 
 __all__ = [
-    "ALPHA", "BIAS", "METRICS", "RATES", "Estimates", "Interval", "Measure", "Metric", "Plan", "Sums", "Task", "share",
+    "ALPHA", "BIAS", "METRICS", "RATES", "Estimates", "Interval", "Measure", "Metric", "Plan", "Sums", "Task", "kpi",
+    "share",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ Each interval rests on sequences of means. Precision, recall and F1 are shares o
 are predicted 1, that are 1, and that are either, which are again independent rows of one law.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,13 +36,11 @@ def classification(plan: Plan, sums: Sums, alpha: float = ALPHA) -> dict[str, Es
     """By name; `sums` has shape (segments, plan.width), each interval misses with probability `alpha`."""
     table = _table(plan, sums)
     n, ones, hits, alarms = _confusion(table)
-    return shares(plan, sums, alpha) | {
-        "f1": _f1(_share(plan, alarms + ones - hits, hits, alpha)),
-        "brier": _mean(plan, n, table.squared, table.fourth, 1.0, alpha),
-        "log_loss": _mean(plan, n, table.nats, table.nats_squared, MOST_NATS, alpha),
-        "auc": _auc(table, alpha),
-        "ece": _ece(table, alpha),
-    }
+    found = shares(plan, sums, alpha) | _shares(plan, {"f1": (alarms + ones - hits, hits)}, alpha)
+    found["f1"] = _f1(found["f1"])
+    found["brier"] = _mean(plan, n, table.squared, table.fourth, 1.0, alpha)
+    found["log_loss"] = _mean(plan, n, table.nats, table.nats_squared, MOST_NATS, alpha)
+    return found | {"auc": _auc(table, alpha), "ece": _ece(table, alpha)}
 
 
 def shares(plan: Plan, sums: Sums, alpha: float = ALPHA) -> dict[str, Estimates]:
@@ -51,7 +50,7 @@ def shares(plan: Plan, sums: Sums, alpha: float = ALPHA) -> dict[str, Estimates]
         "accuracy": (n, n - ones - alarms + 2 * hits), "precision": (alarms, hits), "recall": (ones, hits),
         "selection_rate": (n, alarms), "label_mean": (n, ones),
     }  # fmt: skip
-    return {name: _share(plan, of, part, alpha) for name, (of, part) in parts.items()}
+    return _shares(plan, parts, alpha)
 
 
 def bias(plan: Plan, sums: Sums, alpha: float = ALPHA) -> Estimates:
@@ -86,8 +85,12 @@ def _confusion(table: Table) -> tuple[Floats, Floats, Floats, Floats]:
     return rows.sum(1), table.positives.sum(1), table.positives[:, cut:].sum(1), rows[:, cut:].sum(1)
 
 
-def _share(plan: Plan, of: Floats, part: Floats, alpha: float) -> Estimates:
-    return Estimates(ratio(part, of), share(of, part, alpha), of * plan.design_effect)
+def _shares(plan: Plan, parts: Mapping[str, tuple[Floats, Floats]], alpha: float) -> dict[str, Estimates]:
+    """Of each name what they are a share of, and the share, reckoned at once."""
+    of, part = (np.stack(column) for column in zip(*parts.values(), strict=True))
+    lower, upper = share(of, part, alpha)
+    value, n = ratio(part, of), of * plan.design_effect
+    return {name: Estimates(value[k], Interval(lower[k], upper[k]), n[k]) for k, name in enumerate(parts)}
 
 
 def _mean(plan: Plan, n: Floats, total: Floats, squares: Floats, largest: float, alpha: float) -> Estimates:
@@ -109,7 +112,8 @@ def _auc(table: Table, alpha: float) -> Estimates:
     that share a bin are in the right order.
     """
     negatives, positives = table.negatives, table.positives
-    low, high = (_distribution(rows, alpha / 2) for rows in (negatives, positives))
+    bounds = _distribution(np.stack([negatives, positives]), alpha / 2)
+    low, high = (Interval(bounds.lower[k], bounds.upper[k]) for k in range(2))
     pairs = negatives.sum(1) * positives.sum(1)
     below = np.cumsum(negatives, 1) - negatives / 2
     lower = (np.diff(high.upper, axis=1) * low.lower[:, :-1]).sum(1)
@@ -119,11 +123,11 @@ def _auc(table: Table, alpha: float) -> Estimates:
 
 
 def _distribution(rows: Floats, alpha: float) -> Interval:
-    """Bounds of the distribution function at 0, all inner edges and 1: shape (segments, bins + 1)."""
-    n, edges = rows.sum(1, keepdims=True), rows.shape[1] - 1
-    lower, upper = share(n, np.cumsum(rows, 1)[:, :-1], alpha / edges)
-    ends = np.zeros((len(rows), 1)), np.ones((len(rows), 1))
-    return Interval(*(np.concatenate([ends[0], inner, ends[1]], 1) for inner in (lower, upper)))
+    """Bounds of distribution functions at 0, all inner edges and 1; `rows` by bin along the last axis."""
+    n, edges = rows.sum(-1, keepdims=True), rows.shape[-1] - 1
+    inner = share(n, np.cumsum(rows, -1)[..., :-1], alpha / edges)
+    ends = np.zeros_like(n), np.ones_like(n)
+    return Interval(*(np.concatenate([ends[0], bound, ends[1]], -1) for bound in inner))
 
 
 def _ece(table: Table, alpha: float) -> Estimates:

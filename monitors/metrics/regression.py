@@ -41,7 +41,7 @@ def bias(plan: Plan, sums: Sums, alpha: float = ALPHA) -> Estimates:
 def _sides(plan: Plan, sums: Sums) -> tuple[Floats, list[Floats], list[Floats]]:
     """Effective rows; of errors above and below the label the sum, squares and fourth powers."""
     rows = sums / plan.design_effect
-    sides = [rows[:, k] * LOSS_UNIT for k in range(1, rows.shape[1])]
+    sides = [rows[:, k] * LOSS_UNIT for k in range(1, 7)]
     return rows[:, 0], sides[:3], sides[3:]
 
 

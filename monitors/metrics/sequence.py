@@ -21,7 +21,8 @@ ALPHA = 0.05  # the probability that an interval ever misses, at any time
 BETS = 0.95 * 2.0 ** (-0.5 * np.arange(28))  # 0.95 down to 8e-5: each is best at some number of rows; averaged
 _PSI = -np.log1p(-BETS) - BETS
 _REACH = BETS / (2 * _PSI)  # the distance at which a bet's bound is largest
-_STEPS = 40  # of a bisection of an interval of length 1
+_ROUNDED = 2.0**-32  # of a row's square: sums in such units must not make a variance too small
+_STEPS = 30  # of a bisection of an interval of length 1
 
 
 class Interval(NamedTuple):
@@ -85,7 +86,7 @@ def mean(n: Floats, s: Floats, squares: Floats, alpha: float = ALPHA) -> Interva
     """
     rows = np.maximum(n, np.finfo(np.float64).tiny)
     middle = s / rows
-    far = radius(n, squares / rows - middle**2, alpha)
+    far = radius(n, squares / rows - middle**2 + _ROUNDED, alpha)
     return Interval(np.maximum(middle - far, 0.0), np.minimum(middle + far, 1.0))
 
 

@@ -25,6 +25,7 @@ _FINE = 1 / 80  # width of bins of scores; outside [_FINE, 1 - _FINE] they halve
 _HALVINGS = 16
 _LOSSES = 4  # squared error, its square, log loss, its square
 _ERRORS = 7  # rows; of errors above and below the label: their sum, squares, fourth powers
+_KPI = 2  # sum and squares, the last columns
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):
@@ -35,6 +36,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     quantile: float = 0.5  # of the label, that a regression predicts
     cap: float = 1.0  # absolute error that counts as a loss of 1
     design_effect: float = 1.0  # rows that are worth one independent row
+    low: float = 0.0  # the range of a KPI whose mean is told; none: both are 0
+    high: float = 0.0
 
     @property
     def most_error(self) -> float:
@@ -44,7 +47,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     @property
     def width(self) -> int:
         """Numbers in a row of sums."""
-        return _ERRORS if self.task == "regression" else 3 * (len(edges(self.threshold)) + 1) + _LOSSES
+        own = _ERRORS if self.task == "regression" else 3 * (len(edges(self.threshold)) + 1) + _LOSSES
+        return own + _KPI
 
     def rows(self, sums: Sums) -> Sums:
         """Labelled rows behind sums of shape (segments, width): shape (segments,)."""
@@ -52,15 +56,22 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         return sums[:, :first].sum(1)
 
     def count(
-        self, scores: Floats, labels: Floats, signs: Sums, places: NDArray[np.intp] | None = None, rows: int = 1
-    ) -> Sums:
+        self, scores: Floats, labels: Floats, signs: Sums, places: NDArray[np.intp] | None = None, rows: int = 1,
+        kpis: Floats | None = None,
+    ) -> Sums:  # fmt: skip
         """Sums of shape (rows, width): each score with its label counted `signs` times in row `places` of them.
+
+        Without `kpis` the labels are these.
 
         >>> plan, one = Plan("regression", cap=0.5), np.array([1])
         >>> plan.count(np.array([3.0]), np.array([2.0]), one).tolist()
-        [[1, 1073741824, 268435456, 16777216, 0, 0, 0]]
+        [[1, 1073741824, 268435456, 16777216, 0, 0, 0, 0, 0]]
         """
         columns, values = (_of_errors if self.task == "regression" else _of_scores)(self, scores, labels)
+        if self.high > self.low:
+            columns += [self.width - 2, self.width - 1]
+            share = np.clip(((labels if kpis is None else kpis) - self.low) / (self.high - self.low), 0.0, 1.0)
+            values += [_units(share), _units(share**2)]
         found = np.zeros((rows, self.width), np.int64)
         place = np.zeros(len(scores), np.intp) if places is None else places
         for column, value in zip(columns, values, strict=True):

@@ -18,6 +18,7 @@ class Label(msgspec.Struct, frozen=True):
     label: bool | int | float | str
     time: float
     row: int = 0
+    kpi: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Refused(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,6 +49,7 @@ class _Label(msgspec.Struct):
     label: bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
     time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     row: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
+    kpi: float | None = None
 
 
 _label, _labels = msgspec.json.Decoder(_Label), msgspec.json.Decoder(list[_Label])
@@ -131,4 +133,4 @@ def _timed(label: _Label, now: float | None) -> Label:
     time = label.time.timestamp() if label.time else now
     if time is None:
         raise BadRequest("Object missing required field `time`")
-    return Label(label.id, label.label, time, label.row)
+    return Label(label.id, label.label, time, label.row, msgspec.UNSET if label.kpi is None else label.kpi)

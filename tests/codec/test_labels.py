@@ -66,6 +66,11 @@ def test_a_wrong_label_is_refused_and_its_neighbours_are_taken(changes: dict[str
         assert [item.index for item in refused] == [1] and reason in refused[0].reason
 
 
+def test_a_kpi_may_come_with_a_label() -> None:
+    (got,), refused = decode_labels(json.dumps([sent(kpi=12), sent(kpi="12")]).encode())
+    assert got == Label("a", 1, AT, 0, 12.0) and "Expected `float | null`" in refused[0].reason
+
+
 def test_a_label_without_a_time_arrives_now() -> None:
     assert decode_labels(json.dumps(sent(time=...)).encode(), now=7.0) == ([Label("a", 1, 7.0)], [])
     assert decode_labels(json.dumps([sent(time=None), sent()]).encode(), now=7.0)[0][1].time == AT

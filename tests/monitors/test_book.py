@@ -53,7 +53,12 @@ def test_labels_are_expected_while_predictions_are_young_and_no_more_than_usuall
 def test_another_declaration_of_the_same_content_is_another_book() -> None:
     version = Version(manifest("1"), profile())
     assert Book.of(version).fits(version)
-    for change in ({"threshold": 0.3}, {"quantile": 0.9}, {"segments": (Segment("x0", edges=(0.0,)),)}):
+    for change in (
+        {"threshold": 0.3},
+        {"quantile": 0.9},
+        {"segments": (Segment("x0", edges=(0.0,)),)},
+        {"kpi_range": (0.0, 1.0)},
+    ):
         assert not Book.of(version).fits(Version(msgspec.structs.replace(manifest("1"), **change), profile()))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors import pending
-from monitors.labels import Label, LabelStore, Match, Prediction, Predictions, Truth
+from monitors.labels import FIRST, UNSAID, Label, LabelStore, Match, Prediction, Predictions, Truth
 
 
 def store(budget_rows: int = 1000) -> LabelStore:
@@ -206,6 +206,19 @@ def test_parked_labels_have_a_bound_too() -> None:
     subject = store(budget_rows=3)
     arrival = subject.add_labels([Label("m", f"r{i}", 0, 1.0, 1.0) for i in range(5)], slot=0)
     assert (arrival.parked, arrival.unknown) == (3, 2)
+
+
+def test_a_store_of_before_kpis_goes_on_with_them() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute(
+        "CREATE TABLE labels (model TEXT, id TEXT, row INTEGER, label REAL, time REAL, slot INTEGER, joined INTEGER,"
+        " hash INTEGER, PRIMARY KEY (model, id, row)) WITHOUT ROWID"
+    )
+    connection.execute("INSERT INTO labels VALUES ('m', 'old', 0, 1.0, 2.0, 0, 0, 7)")
+    subject = LabelStore(connection, 100)
+    assert subject.strays(FIRST, 9) == [Label("m", "old", 0, 1.0, 2.0)]
+    subject.add_labels([Label("m", "new", 0, 1.0, 2.0, 9.0)], slot=0)
+    assert [label.kpi for label in subject.strays(FIRST, 9)] == [9.0, UNSAID]
 
 
 def test_a_store_that_is_opened_again_goes_on(tmp_path: object) -> None:

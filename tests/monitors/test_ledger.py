@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.book import Version
+from monitors.bottom_k import BottomK, K, hashes
 from monitors.journal import Journal
 from monitors.labels import Label, LabelStore
 from monitors.ledger import Ledger, Sealed
+from monitors.reference import PREDICTION
+from monitors.scorecard import scorecard
 from monitors.slot import LOSS_UNIT
 from serving.config import Monitors
 from serving.record import Column, Record
@@ -58,6 +61,19 @@ def test_how_many_records_are_read_at_once_does_not_change_a_count(cuts: set[int
     assert sum(book.late for book in once.books.values()) > 0
 
 
+@pytest.mark.parametrize("read_at_once", [500, 33])
+def test_the_sample_of_a_slot_is_of_all_its_rows(read_at_once: int) -> None:
+    times, x = [START + k for k in range(500)], np.random.default_rng(1).normal(size=(500, FEATURES)).astype(np.float32)
+    records, subject = [record([f"r{k}"], x[k : k + 1], [at]) for k, at in enumerate(times)], ledger()
+    for first in range(0, 500, read_at_once):
+        ingest(subject, records[first : first + read_at_once])
+    (slot,) = subject.seal(START + 9999).slots
+    columns = {f"x{k}": x[:, k] for k in range(FEATURES)} | {PREDICTION: (1 / (1 + np.exp(-x.sum(1))))}
+    cells = np.stack([profile().features[name].cells(column) for name, column in columns.items()], 1)
+    expected = BottomK.of(hashes(np.array(times), np.zeros(500)), cells.astype(np.uint8))
+    assert len(expected) == K and slot.counts.sample == expected
+
+
 def test_a_row_for_a_sealed_slot_is_counted_as_late_and_is_no_evidence() -> None:
     subject = ledger()
     ingest(subject, [record(["a"], X, [START]), record(["b"], X, [START + 4200])])
@@ -95,6 +111,32 @@ def test_mean_loss_is_the_brier_score_whatever_came_twice_or_was_corrected() -> 
     total = sum(book.loss for book in books) * LOSS_UNIT
     assert math.isclose(total, sum(loss), abs_tol=len(loss) * LOSS_UNIT)
     assert subject.marks.conflicting == len(wrong)
+
+
+def test_what_waits_is_what_open_label_slots_lack_and_late_labels_are_counted() -> None:
+    subject, (records, labels) = ledger(), stream(200, spacing_s=120)
+    for k in range(0, 200, 10):
+        ingest(subject, records[k : k + 10])
+        subject.label([label for label in labels[::2] if label.id in {f"r{i}" for i in range(k - 60, k - 50)}], NOW)
+        subject.seal()
+        lacking = sum(counts.predictions - counts.labelled for counts in subject._label_slots.values())
+        assert sum(sum(book.waiting.values()) for book in subject.books.values()) == lacking
+    early = labels[1:20:2]  # of the first hour
+    assert subject.label(early, NOW).late == sum(book.late_labels for book in subject.books.values()) == 10
+    assert subject.label(early, NOW).late == 0
+
+
+def test_a_kpi_goes_the_way_of_its_label() -> None:
+    subject = ledger()
+    version = Version(msgspec.structs.replace(manifest("1"), kpi_range=(0.0, 100.0)), profile())
+    found = record(["a", "b"], np.zeros((2, FEATURES), np.float32), [START, START], of=version.manifest)
+    subject.label([Label("m", "a", 0, 1.0, START, 30.0), Label("m", "b", 0, 1.0, START)], NOW)
+    subject.ingest(packed([found]), {("m", "1", found.digest): version}, NOW)
+    tables = subject.books["m", "1"].tables
+    assert tables is not None
+    assert scorecard(tables, 1).metrics["kpi"].value == pytest.approx((30 + 1) / 2)
+    subject.label([Label("m", "a", 0, 1.0, START, 50.0), Label("m", "a", 0, 1.0, START, 40.0)], NOW)
+    assert scorecard(tables, 1).metrics["kpi"].value == pytest.approx((50 + 1) / 2)
 
 
 def test_what_was_saved_goes_on_to_the_same_counts() -> None:
