@@ -7,6 +7,7 @@ DEMO ?=
 BENCH ?=
 QUICK ?=
 SOAK ?=
+PROMISE ?=
 OVERLOAD_S ?= 60
 TESTS ?=
 UPGRADE ?=
@@ -16,7 +17,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # Debian packages that tests call: command:package
 SYSTEM := wrk:wrk /usr/lib/postgresql/*/bin/initdb:postgresql promtool:prometheus amtool:prometheus-alertmanager jsonnetfmt:jsonnet
 
-.PHONY: help setup dev system demo test lint bench soak dashboards lock clean
+.PHONY: help setup dev system demo test lint bench promise soak dashboards lock clean
 
 help:
 	@echo "make setup    what Gaugeway and its demo need, into $(VENV)"
@@ -25,6 +26,7 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    Gaugeway beside its peers on the same models; five minutes: make bench QUICK=1;"
 	@echo "              a part: make bench BENCH=\"--peers triton,gaugeway --rounds 3\""
+	@echo "make promise  false alarms over a quarter beside KS, PSI, Evidently, alibi-detect and river; docs/promise.md"
 	@echo "make soak     ten minutes at 70 % of the capacity, a minute each far above it: what grows, what fails;"
 	@echo "              shorter: make soak SOAK=\"--minutes 2\" OVERLOAD_S=20"
 	@echo "make dashboards  jsonnet -> dashboards/out: Grafana's dashboards, Prometheus' rules and alerts"
@@ -48,6 +50,9 @@ lint: dev
 
 bench: dev system
 	$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(BENCH)
+
+promise: dev
+	$(BIN)/python -m loadtests.promise $(PROMISE)
 
 soak: dev
 	GAUGEWAY_OVERLOAD_S=$(OVERLOAD_S) $(BIN)/python -m pytest -m "" tests/faults/test_overload.py
