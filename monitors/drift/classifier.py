@@ -96,8 +96,8 @@ class Classifier:
         design_effect: float = 1.0,
         unit: str = "row",
     ) -> None:
-        """`reference` has shape (rows, F), in an order that says nothing; its `design_effect` is at least 1. `unit` is
-        what is bet on, as in `monitors.unit`.
+        """`reference` has shape (rows, F); every second row teaches, and does not depend on the others. Its
+        `design_effect` is at least 1; `unit` is what is bet on, as in `monitors.unit`.
         """
         self._unit = unit
         self._scores = np.stack([scores(law) for law in laws])

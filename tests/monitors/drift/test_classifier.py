@@ -85,13 +85,15 @@ NULLS = {
 
 
 def alarms(null: Null, kind: type[Classifier] = Classifier, *, tempered: bool = True) -> int:
-    """At most 6,000 rows of the reference are drawn."""
+    """At most 6,000 rows of the reference are drawn, every second one of other clusters."""
     rng, found = np.random.default_rng(17), 0
     drawn = min(6_000, null.reference_rows)
+    odd = np.arange(null.reference_rows) // null.cluster % 2
     for _ in range(STREAMS):
         reference = np.repeat(null.reference(rng, null.reference_rows // null.cluster), null.cluster, 0)
         laws = [marginal(column, "numeric") for column in reference.T]
-        sample = cells(laws, reference[rng.choice(null.reference_rows, drawn, replace=False)])
+        halves = [rng.choice(np.flatnonzero(odd == half), drawn // 2, replace=False) for half in (0, 1)]
+        sample = cells(laws, reference[np.stack(halves, 1).ravel()])
         worth = thinned(null.cluster, drawn, null.reference_rows) if tempered else 1.0
         classifier, s = kind(laws, sample, null.tolerance, worth), np.zeros(len(CLIPS))
         for _ in range(BLOCKS):
