@@ -140,6 +140,9 @@ def _shortened(array: Array, size: int) -> Array:
 
 
 def _rounded(array: Array, decimals: int) -> Array:
-    """To so many decimals; what is not finite stays."""
-    short: Array = np.round(array.astype(np.float64), decimals).astype(array.dtype)
-    return short
+    """To so many decimals; what is not finite, or too large to have so many, stays."""
+    exact = array.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        short = np.round(exact, decimals)
+    found: Array = np.where(np.isfinite(short), short, exact).astype(array.dtype)
+    return found

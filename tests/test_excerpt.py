@@ -76,6 +76,7 @@ def test_nothing_but_the_prediction_without_a_list() -> None:
         ({"user": "truncate:2"}, "user", [[b"alice"], [b"b"]], [b"al", b"b"]),
         ({"x": "truncate:1"}, "b", [[1, 2.66], [0, -0.04]], np.array([2.7, -0.0], np.float32).tolist()),
         ({"b": "truncate:0"}, "b", [[1, np.inf], [0, 1.4]], [np.inf, 1.0]),
+        ({"b": "truncate:9999"}, "b", [[1, 1e30], [0, -0.5]], np.array([1e30, -0.5], np.float32).tolist()),
     ],
 )
 def test_what_is_truncated_is_shorter(rules: dict[str, str], name: str, inputs: list[Any], left: list[Any]) -> None:

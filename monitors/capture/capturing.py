@@ -24,9 +24,9 @@ LAST_S = 5.0  # for what is left in the rings at the end
 
 
 class Capturing:
-    """Captures what lies in `rings` below `root`, while `settings` say that a model is captured."""
+    """Captures what lies in `rings` below `root`, while `settings` (None: not known yet) say that a model is captured."""
 
-    def __init__(self, rings: Path, root: Path, settings: Callable[[], Mapping[str, Capture]]) -> None:
+    def __init__(self, rings: Path, root: Path, settings: Callable[[], Mapping[str, Capture] | None]) -> None:
         self._rings, self._root, self._settings = rings, root, settings
         self._tap: Tap | None = None
         self._stopping = threading.Event()
@@ -66,14 +66,16 @@ class Capturing:
             return False
 
     def _step(self) -> bool:
-        settings = self._settings()
+        if (settings := self._settings()) is None:
+            return False
+        wanted = any(said.enabled for said in settings.values())
         if self._tap is None:
-            if not any(said.enabled for said in settings.values()) and not self._root.exists():
+            if not wanted and not self._root.exists():
                 return False
             self._tap = _tap(self._rings, self._root)
         now = time.time()
         try:
-            return self._follow(self._tap, any(said.enabled for said in settings.values()), now)
+            return self._follow(self._tap, wanted, now)
         finally:  # a full disk gets room
             if time.monotonic() - self._tidied >= TIDY_S:
                 self._tidied = time.monotonic()
@@ -90,7 +92,7 @@ class Capturing:
 
     def _end(self) -> bool:
         if self._tap is not None:
-            self._tap.tidy(self._settings(), time.time())
+            self._tap.tidy(self._settings() or {}, time.time())
             self._tap.close()
         return False
 

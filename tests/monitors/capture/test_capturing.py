@@ -18,7 +18,8 @@ ON, OFF = {"m": Capture(enabled=True, retention_days=36500)}, {"m": Capture(rete
 
 class Site:
     def __init__(self, folder: Path) -> None:
-        self.captures, self.settings = folder / "captures", OFF
+        self.captures = folder / "captures"
+        self.settings: dict[str, Capture] | None = OFF
         self.ring = RingWriter(folder / "rings" / "worker-0.ring", 2**16)
         self.subject = Capturing(folder / "rings", self.captures, lambda: self.settings)
 
@@ -63,6 +64,22 @@ def test_it_begins_rests_and_begins_again(site: Site) -> None:
     until(lambda: places(site.captures)[-1:] == expected(last))
     assert site.subject.figures.dropped["lost"] == 0
     assert len(set(places(site.captures))) == len(places(site.captures))
+
+
+def test_a_successor_that_knows_no_table_yet_forgets_nothing(site: Site, tmp_path: Path) -> None:
+    site.settings = ON
+    append(site.ring, records(5))
+    site.subject.start()
+    until(lambda: site.written > 0)
+    site.subject.stop()
+    append(site.ring, found := [record for record in records(3000, first=5) if record.inputs])
+    again = site.subject = Capturing(tmp_path / "rings", site.captures, lambda: site.settings)
+    site.settings = None
+    again.start()
+    time.sleep(0.05)
+    site.settings = ON
+    until(lambda: again.figures.dropped.get("lost", 0) > 0)
+    until(lambda: site.written + again.figures.dropped["lost"] == len(expected([*records(5), *found])))
 
 
 def test_what_goes_wrong_is_said_once_and_tried_again(site: Site, caplog: pytest.LogCaptureFixture) -> None:
