@@ -24,7 +24,7 @@ LAST_S = 5.0  # for what is left in the rings at the end
 
 
 class Capturing:
-    """Captures what lies in `rings` below `root`, while `settings` (None: not known yet) say that a model is captured."""
+    """Captures what lies in `rings` below `root` while `settings`, None where not known yet, name a captured model."""
 
     def __init__(self, rings: Path, root: Path, settings: Callable[[], Mapping[str, Capture] | None]) -> None:
         self._rings, self._root, self._settings = rings, root, settings
