@@ -138,6 +138,11 @@ def test_a_model_that_is_not_captured_is_said(home: Path) -> None:
     assert "nothing is captured of model 'others'" in str(run("erase", "--id", "r1", "--model", "others").exception)
 
 
+def test_a_place_that_cannot_be_written_is_said(home: Path) -> None:
+    (home / "file").write_text("")
+    assert "cannot export to file/x.parquet" in str(run("export", "flights", "file/x.parquet").exception)
+
+
 def test_an_erasure_is_kept_among_the_changes_without_whom_it_was_about(home: Path) -> None:
     assert done("erase", "--key", "user-3", "--why", "ticket 12") == [{"model": "flights", "rows": 12, "segments": 2}]
     assert done("erase", "--id", "r1")[0]["rows"] == 1

@@ -166,11 +166,14 @@ def _write(to: Path, whole: Any, batches: Iterator[Any]) -> int:
     """To one file, which is there once it is whole."""
     staged, total = to.with_name(f"{to.name}.partial"), 0
     to.parent.mkdir(parents=True, exist_ok=True)
-    with parquet.ParquetWriter(staged, whole, compression="zstd") as writer:
-        for group in _groups(batches):
-            writer.write_batch(group)
-            total += group.num_rows
-    staged.rename(to)
+    try:
+        with parquet.ParquetWriter(staged, whole, compression="zstd") as writer:
+            for group in _groups(batches):
+                writer.write_batch(group)
+                total += group.num_rows
+        staged.rename(to)
+    finally:
+        staged.unlink(missing_ok=True)
     return total
 
 

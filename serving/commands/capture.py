@@ -2,6 +2,7 @@
 
 import getpass
 import math
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,8 @@ import typer
 from rich.table import Table
 
 from serving.commands.console import AsJson, ConfigFile, err, out, print_json
-from serving.config import load
-from serving.errors import NotFound
+from serving.config import Config, load
+from serving.errors import BadRequest, Forbidden, NotFound
 from serving.routing import Policy, hash_key
 from serving.routing import Table as RoutingTable
 
@@ -26,7 +27,7 @@ def list_(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Rows, bytes and times of what is captured on this node, by model and version."""
     from monitors.capture import export as exporting
 
-    found = exporting.held(load(config).captures)
+    found = exporting.held(_captures(load(config)))
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -57,7 +58,10 @@ def export(
     selection = exporting.Selection(model, version, _time(since, -math.inf), _time(until, math.inf))
     with err.status("reading segments …"):
         journal = settled.run_dir / "monitors.db" if labels else None
-        rows = exporting.export(settled.captures, selection, to, by_day=by_day, labels=journal)
+        try:
+            rows = exporting.export(_captures(settled), selection, to, by_day=by_day, labels=journal)
+        except OSError as error:
+            raise BadRequest(f"cannot export to {to}: {error}") from None
     if as_json:
         print_json({"rows": rows, "to": str(to)})
     else:
@@ -81,7 +85,7 @@ def erase(
     if (id is None) == (key is None):
         raise typer.BadParameter("expected either --id or --key")
     settled = load(config)
-    models = sorted({path.parent.name for path in settled.captures.glob("*/*") if path.is_dir()})
+    models = sorted({path.parent.name for path in _captures(settled).glob("*/*") if path.is_dir()})
     if model is not None and model not in models:
         raise NotFound(f"nothing is captured of model {model!r} on this node; there is {models or 'nothing'}")
     repository, by, found = Repository.of(settled), getpass.getuser(), list[erasure.Erased]()
@@ -99,6 +103,14 @@ def erase(
         return
     for one in found:
         out.print(f"{one.model}: {one.rows} rows erased, {one.segments} segments written anew", highlight=False)
+
+
+def _captures(settled: Config) -> Path:
+    """Raises Forbidden where they are another user's, to whom alone they are readable."""
+    root = settled.captures
+    if root.exists() and not os.access(root, os.R_OK | os.X_OK):
+        raise Forbidden(f"{root} can be read by the user that runs the gateway alone: run this as that user")
+    return root
 
 
 def _hash(policy: Policy, key: str) -> int:
