@@ -30,7 +30,7 @@ class Columns:
     """Which column is what. All others are features if `features` is empty; it has their kinds, None to be guessed.
 
     Without a timestamp blocks are of rows; it need not be in the reference. `label_time` and `cluster` are of the
-    data alone. Of the rows of a cluster one counts in a block.
+    data alone. Of the rows of a cluster one counts in a block. `segments` are features by which metrics are divided.
     """
 
     timestamp: str | None = None
@@ -39,6 +39,7 @@ class Columns:
     label_time: str | None = None
     cluster: str | None = None
     features: dict[str, Kind | None] = field(default_factory=dict)
+    segments: tuple[str, ...] = ()
 
     @property
     def parts(self) -> list[str]:
@@ -61,7 +62,7 @@ def backtest(
     then = _Table(data, features, columns, ruler)
     known = _Table(reference, features, _of_reference(reference, columns), ruler)
     profile = _profile(known, columns, ruler, task)
-    past = Past(profile, ruler, settings)
+    past = Past(profile, ruler, settings, columns.segments)
     for part, label_times, clusters in then.parts(PART_ROWS):
         _fits(part, profile, data, reference)
         past.add(part, label_times, clusters)

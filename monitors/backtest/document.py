@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from monitors.alarm import Severity, State
+from monitors.scorecard import Scorecard
 
 Mark = str | int
 Kind = Literal["risk", "drift", "prediction", "feature", "quality", "calibration", "coverage"]
@@ -124,6 +125,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     promise: str
     notes: tuple[str, ...]
     risk: Allowed | None
+    metrics: Scorecard  # of all labels, in time or not
     reference_quality: dict[str, dict[str, float]]  # as in a block
     blocks: tuple[Block, ...]
     alarms: tuple[Alarm, ...]

@@ -15,6 +15,7 @@ from monitors.checkup import CALIBRATION
 from monitors.drift.joint import JOINT
 from monitors.explain.cells import percent
 from monitors.reference import PREDICTION
+from monitors.scorecard import Metrics, TooFew
 
 _CSS = Path(__file__).with_name("page.css")
 _BADGES: dict[Severity, str] = {"page": "▲ PAGE", "ticket": "■ TICKET", "info": "● EXPLAINS"}
@@ -42,7 +43,7 @@ def page(document: Document) -> str:
               el("title", title), el("style", Markup(_CSS.read_text())))  # fmt: skip
     parts = [
         part
-        for section in (_summary, _called, _harm, _states, _explains, _quality, _settings)
+        for section in (_summary, _called, _harm, _states, _explains, _metrics, _quality, _settings)
         for part in section(document)
     ]
     return "<!doctype html>\n" + el("html", head, el("body", el("main", *parts)), lang="en")
@@ -142,6 +143,28 @@ def _explains(document: Document) -> Iterator[Markup]:
         own = [alarm for alarm in found if alarm.subject == name]
         said = f"{_SUBJECTS.get(name, name)}: {_many(len(own), 'alarm')}, the first on {own[0].raised}"
         yield el("details", el("summary", said), *map(_alarm, own))
+
+
+def _metrics(document: Document) -> Iterator[Markup]:
+    found = document.metrics
+    if not found.metrics:
+        return
+    yield el("h2", "How good the predictions were")
+    yield el("p", f"Of all labels in the file, in time or not; {found.assumption}.")
+    for feature, segments in (found.segments or {"": {}}).items():
+        columns: dict[str, Metrics | TooFew] = {"all rows": found.metrics, **segments}
+        head = el("tr", *(el("th", name) for name in (feature, *columns)))
+        rows = [
+            el("tr", el("td", name), *(_value(metrics, name) for metrics in columns.values())) for name in found.metrics
+        ]
+        yield el("div", el("table", head, *rows), class_="scroll")
+
+
+def _value(metrics: Metrics | TooFew, name: str) -> Markup:
+    if isinstance(metrics, str) or name not in metrics:
+        return el("td", "too few")
+    metric = metrics[name]
+    return el("td", f"{metric.value:.3f}", el("div", f"{metric.lower:.3f} to {metric.upper:.3f}", class_="soft"))
 
 
 def _quality(document: Document) -> Iterator[Markup]:

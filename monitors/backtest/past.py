@@ -1,7 +1,7 @@
 """Rows of the past are counted by block, part after part: in any order, and forgotten once they are counted."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors import slot
+from monitors.backtest.metrics import Metrics
 from monitors.bottom_k import LARGEST, Hashes, hashes, lowest
 from monitors.clusters import keys
 from monitors.loss import losses
@@ -90,9 +91,10 @@ class Past:
     {0: 1, 1: 2}
     """
 
-    def __init__(self, profile: Profile, ruler: Ruler, settings: Monitors) -> None:
+    def __init__(self, profile: Profile, ruler: Ruler, settings: Monitors, segments: Iterable[str] = ()) -> None:
         self._profile, self._ruler, self._horizon_s = profile, ruler, settings.label_horizon_s
         self._sums: dict[int, Sums] = {}
+        self.metrics = Metrics(profile, segments)
         self.rows = 0
 
     @property
@@ -119,6 +121,7 @@ class Past:
             labels.predictions = int(predicted[place].sum())
             squares = _units(loss[place][in_time] ** 2)
             self._sums.setdefault(block, Sums()).add(Sums(counts, labels, squares, int(late[place].sum())))
+        self.metrics.add(part)
         self.rows += n
 
     def _drawn(self, columns: Mapping[str, Array], drawn: Hashes, clusters: Hashes | None) -> Counts:

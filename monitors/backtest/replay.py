@@ -69,13 +69,6 @@ class Replay:
         if folded is not None:
             yield folded
 
-    def mean_loss(self) -> float:
-        """Of the recent rows."""
-        total = Sums()
-        for folded in self.recent:
-            total.add(folded.sums)
-        return total.labels.mean
-
     def _fold(self, block: int, sums: Sums) -> None:
         first, after = self._ruler.slot(block), self._ruler.slot(block + 1)
         self.monitor.fold(first, sums.counts)

@@ -6,7 +6,7 @@ from monitors.calibration import CalibrationVerdict
 from monitors.coverage import CoverageVerdict
 from monitors.explain.cells import percent
 from monitors.explain.explanation import Direction, Explanation
-from monitors.explain.wording import named
+from monitors.explain.wording import named, since
 from monitors.quality import QualityVerdict
 from monitors.risk import RiskVerdict
 
@@ -20,9 +20,11 @@ NAMED = 5  # checks of data quality in one sentence
 LOSSES = {"classification": "Brier loss", "regression": "absolute error, as a share of its cap,"}
 
 
-def harm(verdict: RiskVerdict, task: str, recent: float) -> str:
-    """Of an alarm of risk; `recent` is the mean loss of the blocks behind it."""
-    return f"The mean {LOSSES[task]} of the last blocks is {recent:.3f}; up to {verdict.bound:.3f} is allowed."
+def harm(verdict: RiskVerdict, task: str, *, timed: bool) -> str:
+    """Of an alarm of risk: since when, how much, and what is allowed."""
+    since_when = f" since {since(verdict.onset)}" if timed and verdict.onset else ""
+    lately = verdict.mean if verdict.lately is None else verdict.lately
+    return f"The mean {LOSSES[task]} is {lately:.3f}{since_when}, where up to {verdict.bound:.3f} is allowed."
 
 
 def quality(verdict: QualityVerdict) -> str:

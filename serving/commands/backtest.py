@@ -25,6 +25,7 @@ Prediction = Annotated[str | None, typer.Option(help="Column with the model's ou
 Label = Annotated[str | None, typer.Option(help="Column with the truth; empty where it never came.")]
 LabelTime = Annotated[str | None, typer.Option(help="Column with the time at which the label came.")]
 Cluster = Annotated[str | None, typer.Option(help="Column that names the cluster of a row: one row of it counts.")]
+Segments = Annotated[list[str], typer.Option("--segment", help="A feature by which metrics are divided; repeatable.")]
 Features = Annotated[
     list[str],
     typer.Option(
@@ -55,6 +56,7 @@ def backtest(
     label_time: LabelTime = None,
     cluster: Cluster = None,
     feature: Features = [],  # noqa: B006
+    segment: Segments = [],  # noqa: B006
     task: OfTask = None,
     block: Block = "1d",
     block_rows: BlockRows = None,
@@ -71,6 +73,7 @@ def backtest(
     columns = backtesting.Columns(
         timestamp=timestamp, prediction=prediction, label=label, label_time=label_time,
         cluster=cluster or settings.unit.partition(":")[2] or None, features=dict(map(_feature, feature)),
+        segments=tuple(segment),
     )  # fmt: skip
     with err.status("judging …"):
         document = backtesting.backtest(reference, data, columns, settings, task=_task(task), block_rows=block_rows)

@@ -38,7 +38,7 @@ def profile() -> Profile:
 @cache
 def document(days: int = DAYS) -> Document:
     ruler = Ruler(DAY_S, 60.0)
-    past = Past(profile(), ruler, SETTINGS)
+    past = Past(profile(), ruler, SETTINGS, ["carrier"])
     past.add(rows(days, 2, warm_from=30, wrong=range(40, 50)))
     file = File("rows.parquet", past.rows, "0" * 64)
     return run(profile(), past, ruler, SETTINGS, reference=file, data=file, gaugeway="0.1.0")

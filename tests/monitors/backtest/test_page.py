@@ -39,6 +39,14 @@ def test_pictures_have_titles_and_the_map_is_a_table_too() -> None:
     assert any(EVIL in said and "ALARM" in said and "harm" in said for said in tables)
 
 
+def test_metrics_stand_by_segment() -> None:
+    (table,) = (table for table in TREE.iter("table") if "brier" in text(table))
+    metric = document().metrics.metrics["brier"]
+    assert [text(cell) for cell in table.iter("th")][:2] == ["carrier", "all rows"]
+    assert {text(cell) for cell in table.iter("th")} >= {"AA", "B6", "UA"}
+    assert f"brier{metric.value:.3f}{metric.lower:.3f} to {metric.upper:.3f}" in text(table)
+
+
 def test_light_and_dark_have_the_same_colours() -> None:
     light, dark = re.findall(r":root \{(.*?)\}", PAGE, re.DOTALL)
     names = [set(re.findall(r"(--[\w-]+):", of)) for of in (light, dark)]
