@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitors.capture.columns import text
-from monitors.capture.segment import pieces, rewrite
-from monitors.capture.shelf import Shelf, alone, shelves
+from monitors.capture.segment import pieces
+from monitors.capture.shelf import alone, shelves
 from serving.errors import ArtifactCorrupt
 
 Matches = Callable[[Any], Any]  # of a batch, which rows: a boolean array
@@ -52,17 +52,11 @@ def erase(root: Path, model: str, matches: Matches) -> Erased:
             for name in sorted(shelf.sealed):
                 if n := _count(shelf.folder / name, matches):
                     rows, segments = rows + n, segments + 1
-                    _rewrite(shelf, name, matches)
+                    shelf.change(name, lambda rows: rows.filter(pc.invert(matches(rows))))
         left = sum(_count(path, matches) for shelf in found for path in shelf.folder.glob("*.arrow"))
     if left:
         raise ArtifactCorrupt(f"{left} rows of model {model!r} are still captured below {root}")
     return Erased(model, rows, segments)
-
-
-def _rewrite(shelf: Shelf, name: str, matches: Matches) -> None:
-    path = shelf.folder / name
-    rewrite(path, lambda rows: rows.filter(pc.invert(matches(rows))))
-    shelf.enter(path)
 
 
 def _count(path: Path, matches: Matches) -> int:

@@ -7,7 +7,7 @@ batch, sealed and listed by `recover`.
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 import pyarrow.compute as pc
 
-from monitors.capture.segment import Mark, pieces, rewrite, schema, sync_folder
+from monitors.capture.segment import Mark, pieces, rewrite, sync_folder
 
 log = logging.getLogger("gaugeway.capture")
 
 MANIFEST = "manifest.json"
+_STREAM_END = 8  # bytes with which Arrow ends a stream
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -94,10 +95,13 @@ class Shelf:
 
     def seal(self, path: Path) -> None:
         """List a segment that nobody writes to any more; one without a row and a mark goes."""
-        if schema(path) is None or not any(True for _ in pieces(path)):
+        end = max((piece.end for piece in pieces(path)), default=0)
+        if not end:
             log.warning("%s has no whole batch: it is removed", path)
             path.unlink()
             return
+        if (torn := path.stat().st_size - end) > _STREAM_END:
+            log.warning("%s: %d bytes behind its last whole batch are cut", path, torn)
         rewrite(path)
         self.enter(path)
 
@@ -105,6 +109,13 @@ class Shelf:
         """Write down what a sealed segment is now."""
         self.sealed[path.name] = described(path)
         self._save()
+
+    def change(self, name: str, keep: Callable[[Any], Any]) -> None:
+        """Leave what `keep` leaves of a sealed segment. After a kill it is as it was, or as it will be, and loose."""
+        del self.sealed[name]
+        self._save()
+        rewrite(self.folder / name, keep)
+        self.enter(self.folder / name)
 
     def damaged(self) -> list[Path]:
         """Sealed segments that are not what was sealed."""

@@ -91,6 +91,28 @@ def test_the_manifests_stay_right_while_the_sidecar_goes_on(tmp_path: Path, tap:
     assert sum(one.rows for v in "12" for one in Shelf(captures / "m" / v).sealed.values()) == len(places(captures))
 
 
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_an_erasure_that_is_killed_can_be_repeated(
+    tmp_path: Path, tap: Tap, found: list[Record], renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it takes the segment from the manifest, replaces it, or lists it again."""
+    captures = tmp_path / "captures"
+    tap.close()
+    rename, left = Path.rename, iter([True] * renames)
+
+    def killed(path: Path, to: Path) -> Path:
+        if next(left, False):
+            return rename(path, to)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase(captures, "m", of_id("r50"))
+    erase(captures, "m", of_id("r50"))
+    assert sorted(places(captures)) == sorted(expected([record for record in found if record.ids != ["r50"]]))
+
+
 def test_a_damaged_segment_is_said_and_nothing_is_erased(tmp_path: Path, tap: Tap, found: list[Record]) -> None:
     captures = tmp_path / "captures"
     tap.close()
