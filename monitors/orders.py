@@ -8,11 +8,12 @@ import msgspec
 class Order(msgspec.Struct, frozen=True):
     """Who ordered what of a version's monitor, when (seconds since 1970 UTC), and why. Numbers only rise.
 
-    `reset`: the evidence is 0 and no alarm is on.
+    `reset`: the evidence is 0 and no alarm is on. `rebase`: so it is of drift, whose reference are live rows from then
+    on, as `monitors.rebase` says.
     """
 
     number: int
-    kind: Literal["reset"]
+    kind: Literal["reset", "rebase"]
     model: str
     version: str
     time: float

@@ -28,33 +28,36 @@ def explanation(config: Config, model: str, version: str, feature: str = "") -> 
     return found
 
 
-def reset(config: Config, model: str, version: str, why: str) -> dict[str, Any]:
-    """Order that the version's evidence begins anew, and wait a while until it does.
+def order(config: Config, kind: str, model: str, version: str, why: str) -> dict[str, Any]:
+    """Order a `reset` or a `rebase` of a version's monitor, and wait a while until it is carried out.
 
-    Raises UnknownModel or UnknownVersion, and BadRequest without a reason.
+    `notes` are then what the monitors say of the version. Raises UnknownModel or UnknownVersion, and BadRequest
+    without a reason.
     """
     if not why.strip():
         raise BadRequest("--reason must say why: it is kept with the order")
     from serving.repository import Repository
 
     by = getpass.getuser()
-    number = Repository.of(config).order(model, version, "reset", by=by, why=why)
-    effect = "in effect" if _done(config, model, version, number) else "stored; the monitors follow when they run"
-    return {"model": model, "version": version, "order": number, "by": by, "why": why, "effect": effect}
+    number = Repository.of(config).order(model, version, kind, by=by, why=why)
+    done = _carried_out(config, model, version, number)
+    effect = "in effect" if done else "stored; the monitors follow when they run"
+    said = {"model": model, "version": version, "order": number, "kind": kind, "by": by, "why": why, "effect": effect}
+    return {**said, "notes": done["notes"] if done else []}
 
 
-def _done(config: Config, model: str, version: str, number: int) -> bool:
-    """Whether the judge carried out the order, or has nothing to carry it out on, within `EFFECT_S`."""
+def _carried_out(config: Config, model: str, version: str, number: int) -> dict[str, Any] | None:
+    """The version's verdicts once the judge carried out the order; None when it did not within `EFFECT_S`."""
     until = time.monotonic() + EFFECT_S
     while time.monotonic() < until:
         try:
-            known = verdicts(config)["models"].get(model, {}).get(version)
+            known: dict[str, Any] | None = verdicts(config)["models"].get(model, {}).get(version)
         except GaugewayError:
-            return False
+            return None
         if known is None or known["order"] >= number:
-            return known is not None
+            return known
         time.sleep(0.1)
-    return False
+    return None
 
 
 def _get(config: Config, path: str, **query: str) -> Any:

@@ -14,7 +14,7 @@ from rich.table import Table
 from serving import inquiring
 from serving.commands.console import AsJson, ConfigFile, out, print_json
 from serving.config import load
-from serving.errors import GaugewayError, NotFound
+from serving.errors import BadRequest, GaugewayError, NotFound
 
 app = typer.Typer()
 group = typer.Typer(no_args_is_help=True, help="How the monitors stand, why an alarm is on, and a new beginning.")
@@ -69,12 +69,34 @@ def explain(
 @group.command(epilog="Example: gaugeway monitor reset flights 2 --reason 'the sender of distance is repaired'")
 def reset(model: str, version: str, reason: Reason, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Begin anew: the evidence is 0 and no alarm is on. What still holds will be found again."""
-    done = inquiring.reset(load(config), model, version, reason)
+    done = inquiring.order(load(config), "reset", model, version, reason)
+    _tell(done, f"the evidence of {model} version {version} begins anew", as_json)
+
+
+@group.command(epilog="Example: gaugeway monitor rebase flights 2 --from-live --reason 'the summer schedule stays'")
+def rebase(
+    model: str,
+    version: str,
+    reason: Reason,
+    from_live: Annotated[bool, typer.Option("--from-live", help="The judged blocks since the change.")] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare drift with live rows from now on: what is, is taken to be right. Harm is held to what it was."""
+    if not from_live:
+        raise BadRequest("say --from-live. Rows of a file make another reference with other bins, and that is another"
+                         " version: gaugeway publish MODEL model.onnx --reference FILE")  # fmt: skip
+    done = inquiring.order(load(config), "rebase", model, version, reason)
+    _tell(done, f"drift of {model} version {version} is compared with live rows", as_json)
+
+
+def _tell(done: dict[str, Any], what: str, as_json: bool) -> None:
     if as_json:
         print_json(done)
-    else:
-        out.print(f"order {done['order']}: the evidence of {model} version {version} begins anew ({done['effect']})",
-                  highlight=False)  # fmt: skip
+        return
+    out.print(f"order {done['order']}: {what} ({done['effect']})", highlight=False)
+    for note in done["notes"] if done["kind"] == "rebase" else []:
+        out.print(f"  note: {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def _plotter() -> Callable[[Path, dict[str, Any]], None]:

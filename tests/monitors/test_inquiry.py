@@ -136,6 +136,8 @@ def test_explain_prints_sentences_json_and_a_picture(drifting: Process, tmp_path
         (("explain", "m", "1", "y"), "version '1' of 'm' has no feature 'y'; it has '_prediction', 'x0', 'x1',"),
         (("reset", "m", "7", "--reason", "x"), "model 'm' has no version '7'; it has '1', '2'"),
         (("reset", "m", "1", "--reason", " "), "--reason must say why: it is kept with the order"),
+        (("rebase", "m", "7", "--from-live", "--reason", "x"), "model 'm' has no version '7'; it has '1', '2'"),
+        (("rebase", "m", "1", "--reason", "x"), "say --from-live. Rows of a file make another reference"),
     ],
 )
 def test_what_is_not_there_is_said(drifting: Process, arguments: tuple[str, ...], sentence: str) -> None:
@@ -161,17 +163,24 @@ def test_a_reset_ends_the_alarm_of_its_version_outlives_a_restart_and_is_kept(dr
     assert refused(drifting, "explain", "m", "2").startswith("nothing to explain: no alarm is on for version '2' of")
 
 
+def test_a_rebase_says_which_features_keep_their_reference(drifting: Process) -> None:
+    said = json.loads(run(drifting, "rebase", "m", "1", "--from-live", "--reason", "it stays so", "--json").output)
+    assert (said["kind"], said["effect"]) == ("rebase", "in effect")
+    assert any("x0 keeps its reference: " in note and " are needed" in note for note in said["notes"])
+    assert drifting.verdicts()["models"]["m"]["1"]["state"] != "alarm"
+
+
 def test_without_a_sidecar_nothing_is_told_and_a_reset_is_stored(tmp_path: Path) -> None:
     process = Process(tmp_path)
     (tmp_path / "gaugeway.toml").write_text(TOML.format(folder=tmp_path))
     settled = config(process)
     with pytest.raises(NotReady, match=r"no sidecar answers at .*monitors.sock: .*; `gaugeway status` says what runs"):
         inquiring.verdicts(settled)
-    stored = inquiring.reset(settled, "m", "1", "for later")
+    stored = inquiring.order(settled, "reset", "m", "1", "for later")
     assert stored["effect"] == "stored; the monitors follow when they run"
-    assert inquiring.reset(settled, "m", "1", "again")["order"] > stored["order"]
+    assert inquiring.order(settled, "reset", "m", "1", "again")["order"] > stored["order"]
     with pytest.raises(UnknownVersion):
-        inquiring.reset(settled, "m", "7", "no such one")
+        inquiring.order(settled, "reset", "m", "7", "no such one")
 
 
 def test_monitors_that_are_off_are_said_to_be(tmp_path: Path) -> None:
@@ -181,6 +190,6 @@ def test_monitors_that_are_off_are_said_to_be(tmp_path: Path) -> None:
         inquiring.verdicts(load(path))
 
 
-@pytest.mark.parametrize("command", ["status", "explain", "reset"])
+@pytest.mark.parametrize("command", ["status", "explain", "reset", "rebase"])
 def test_every_command_has_an_example(command: str) -> None:
     assert f"Example: gaugeway monitor {command}" in CliRunner().invoke(app, ["monitor", command, "--help"]).output
