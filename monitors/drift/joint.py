@@ -98,7 +98,7 @@ def _classifier(profile: Profile, settings: Monitors) -> tuple[Classifier | None
     """Or the sentence why there is none."""
     sample = profile.sample
     if sample is None:
-        return None, "the profile has no sample of the reference's rows: it was made by an older release"
+        return None, "the profile has no sample of rows: an older release made it, or it was made from counts"
     if settings.unit.startswith("cluster:"):
         return (
             None,
