@@ -171,7 +171,7 @@ def _fits(part: Part, profile: Profile, data: Path, reference: Path) -> None:
     """Raises BadRequest where the data hold what the reference does not."""
     for name, values in part.values.items():
         text = values.dtype == object
-        if text is not (profile.features[name].dtype == "text") and not _missing(values):
+        if text != (profile.features[name].dtype == "text") and not _missing(values):
             there, then = ("numbers", "text") if text else ("text", "numbers")
             raise BadRequest(f"column {name!r} holds {then} in {data}, but {there} in {reference}")
     if profile.risk is None or profile.risk.task != "classification":

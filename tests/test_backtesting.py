@@ -94,7 +94,8 @@ def test_without_a_time_blocks_are_of_rows(folder: Path) -> None:
     columns = Columns(prediction="p", label="late", features={"temp": "numeric"})
     found = backtest(folder / "reference.parquet", folder / "data.parquet", columns, Monitors(), block_rows=400)
     assert [(block.start, block.end, block.rows) for block in found.blocks[:2]] == [(0, 400, 400), (400, 800, 400)]
-    assert [block.judged for block in found.blocks[-2:]] == [True, False]  # 200 rows are left
+    assert [(block.end, block.judged) for block in found.blocks[-2:]] == [(4800, True), (5000, False)]
+    assert "the last block has 200 rows, too few to be judged" in found.notes
     (alarm,) = (alarm for alarm in found.alarms if alarm.subject == "temp")
     assert isinstance(alarm.time, int) and 2500 < alarm.time < 4000
     assert "1970" not in alarm.explanation and "temp no longer looks like the reference" in alarm.explanation

@@ -92,7 +92,8 @@ class Past:
     """
 
     def __init__(self, profile: Profile, ruler: Ruler, settings: Monitors, segments: Iterable[str] = ()) -> None:
-        self._profile, self._ruler, self._horizon_s = profile, ruler, settings.label_horizon_s
+        self._profile, self._ruler = profile, ruler
+        self._horizon_s = max(settings.label_horizon_s, settings.lateness_s)  # as of the ledger
         self._sums: dict[int, Sums] = {}
         self.metrics = Metrics(profile, segments)
         self.rows = 0

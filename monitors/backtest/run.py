@@ -48,7 +48,7 @@ def run(
         by="time" if ruler.rows is None else "rows",
         settings={name: getattr(settings, name) for name in SETTINGS},
         promise=replay.monitor.promise(),
-        notes=(*profile.notes, *_notes(past)),
+        notes=(*profile.notes, *_notes(past, blocks[-1])),
         risk=_allowed(replay.monitor.risk(), profile),
         metrics=past.metrics.scorecard(settings.min_group_rows),
         reference_quality={name: _quality(law, np.array(law.counts)) for name, law in profile.features.items()},
@@ -58,7 +58,8 @@ def run(
 
 
 def _block(profile: Profile, folded: Folded, ruler: Ruler) -> Block:
-    start, end, rows = ruler.mark(folded.first), ruler.mark(folded.last + 1), folded.sums.counts.rows
+    start, rows = ruler.mark(folded.first), folded.sums.counts.rows
+    end = start + rows if isinstance(start, int) else ruler.mark(folded.last + 1)
     if folded.verdicts is None:
         return Block(start=start, end=end, rows=rows, judged=False)
     said = folded.verdicts
@@ -122,7 +123,9 @@ def _allowed(verdict: RiskVerdict, profile: Profile) -> Allowed | None:
     return Allowed(risk.task, risk.mean, verdict.bound, risk.n) if risk and verdict.state != "unfit" else None
 
 
-def _notes(past: Past) -> Iterator[str]:
+def _notes(past: Past, last: Block) -> Iterator[str]:
     late = sum(sums.late for sums in past.blocks.values())
     if late:
-        yield f"{late} labels came after their block was sealed and are in no evidence (monitors.label_horizon_s)"
+        yield f"{late} labels came after their slot was sealed and are in no evidence (monitors.label_horizon_s)"
+    if not last.judged:
+        yield f"the last block has {last.rows} rows, too few to be judged"

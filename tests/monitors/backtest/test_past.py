@@ -78,9 +78,9 @@ def test_neither_order_nor_parts_change_a_count(times: list[float], data: st.Dat
     whole = rows(times)
     at = data.draw(st.integers(0, len(times)))
     order = np.array(data.draw(st.permutations(range(len(times)))))
-    once = counted([whole]).blocks
-    for parts in ([some(whole, slice(0, at)), some(whole, slice(at, None))], [some(whole, order)]):
-        other = counted(parts).blocks
+    cut = [some(whole, slice(0, at)), some(whole, slice(at, None))]
+    for parts, ruler in ((cut, HOUR), ([some(whole, order)], HOUR), (cut, Ruler(3600.0, 60.0, rows=3))):
+        once, other = counted([whole], ruler).blocks, counted(parts, ruler).blocks
         assert other.keys() == once.keys()
         assert all(same(other[block], once[block]) for block in once)
 

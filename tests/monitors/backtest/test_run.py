@@ -1,11 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 
 from monitors.backtest.document import File, shown
 from monitors.backtest.past import Past, Ruler
 from monitors.backtest.run import run
 from monitors.drift import EFFECTS
+from monitors.loss import upper_bound
 from monitors.reference import Part
 from serving.errors import BadRequest
 from tests.monitors.backtest.history import DAY_S, DAYS, EVIL, ROWS, SETTINGS, document, profile, rows
@@ -41,6 +43,16 @@ def test_the_blocks_hold_every_row_and_what_was_said() -> None:
     assert bad.risk.n == ROWS - 6 and bad.risk.coverage == pytest.approx(0.98)
     assert bad.features[EVIL].effects["ks"] == pytest.approx(0.68, abs=0.1)  # two standard deviations
     assert bad.quality[EVIL]["above"] == pytest.approx(0.06, abs=0.06) and bad.quality[EVIL]["missing"] == 0
+
+
+def test_the_interval_of_a_blocks_risk_is_empirical_bernsteins() -> None:
+    part, risk = rows(DAYS, 2, warm_from=30, wrong=range(40, 50)), document().blocks[7].risk
+    assert part.prediction is not None and part.labels is not None and risk is not None
+    loss = ((part.prediction - part.labels) ** 2)[7 * ROWS : 8 * ROWS]
+    loss = loss[np.isfinite(loss)]
+    assert risk.mean == pytest.approx(loss.mean(), abs=1e-8)
+    assert risk.upper == pytest.approx(upper_bound(loss, 0.025), abs=1e-6)
+    assert risk.lower == pytest.approx(1 - upper_bound(1 - loss, 0.025), abs=1e-6)
 
 
 def test_the_interval_of_a_blocks_risk_misses_as_rarely_as_it_says() -> None:
