@@ -1,0 +1,72 @@
+"""Rows of one version, counted into their slots: cells of features, and sketches of rows."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.bottom_k import LARGEST, Hashes, lowest
+from monitors.panel import Panel
+from monitors.repeats import sketch
+from monitors.selftest import half
+from monitors.slot import ROWS, Counts
+from serving.protocol import Array
+
+At = Callable[[int], Counts]  # the counts of a slot, to be changed
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tensors by name, with rows along axis 0; slot and hash of each row, shape (n,)."""
+
+    tensors: Mapping[str, Array]
+    slot: NDArray[np.int64]
+    drawn: Hashes
+
+    def of(self, which: Array) -> "Rows":
+        """Rows by a mask, or by their places."""
+        tensors = {name: array[which] for name, array in self.tensors.items()}
+        return Rows(tensors, self.slot[which], self.drawn[which])
+
+
+def count(at: At, panel: Panel, rows: Rows) -> None:
+    """Add the cells of features, and which rows are equal."""
+    numbers, place = np.unique(rows.slot, return_inverse=True)
+    found = panel.count(rows.tensors, place, len(numbers), half(rows.drawn))
+    contents = panel.contents(rows.tensors)
+    for number, counts in zip(numbers.tolist(), found, strict=True):
+        slot = at(number)
+        if contents is not None:
+            mine = np.flatnonzero(rows.slot == number)
+            bound = slot.contents.bound if slot.contents else LARGEST
+            counts.contents = sketch(contents[mine], rows.drawn[mine], bound)
+        slot.add(counts)
+
+
+def draw(at: At, panel: Panel, rows: Rows, features: Sequence[str]) -> None:
+    """Add the rows that come into the slots' samples; after the first rows of a slot these are few."""
+    for slot, mine in _slots(at, rows):
+        few = mine[lowest(rows.drawn[mine], slot.sample.bound if slot.sample else LARGEST)]
+        if len(few):
+            slot.add(Counts(sample=panel.draw(rows.of(few).tensors, rows.drawn[few], features)))
+
+
+def gather(at: At, panel: Panel, rows: Rows, clusters: Hashes) -> None:
+    """Add a row of each cluster, for the slots' samples of clusters."""
+    for slot, mine in _slots(at, rows):
+        few = mine[clusters[mine] <= np.uint64(slot.clusters.bound if slot.clusters else LARGEST)]
+        if len(few):
+            slot.add(Counts(clusters=panel.gather(rows.of(few).tensors, clusters[few], rows.drawn[few])))
+
+
+def note_unreadable(at: At, rows: Array, slots: Array) -> None:
+    """Of requests, shape (n,): how many rows each has, and its slot."""
+    for number in np.unique(slots).tolist():
+        n = int(rows[slots == number].sum())
+        at(number).add(Counts(n, {ROWS: np.array([n])}))
+
+
+def _slots(at: At, rows: Rows) -> Iterator[tuple[Counts, NDArray[np.intp]]]:
+    for number in np.unique(rows.slot).tolist():
+        yield at(number), np.flatnonzero(rows.slot == number)
