@@ -46,6 +46,11 @@ class BottomK:
         return self._rows[:, _HASH:]
 
     @property
+    def distinct(self) -> int:
+        """Number of distinct hashes."""
+        return len(np.unique(self._rows[:, :_HASH], axis=0))
+
+    @property
     def bound(self) -> int:
         """No row with a larger hash comes in any more."""
         return int.from_bytes(self._rows[-1, :_HASH].tobytes(), "big") if len(self) == K else LARGEST

@@ -71,6 +71,15 @@ def upper_bound_of_means(means: NDArray[np.float64], alpha: float) -> float:
     return min(1.0, float(means.mean() + margin))
 
 
+def upper_bound_of_share(k: float, n: float, alpha: float) -> float:
+    """Of a share of which k of n independent rows were seen (Clopper & Pearson 1934).
+
+    >>> round(upper_bound_of_share(0, 459, 0.01), 4), upper_bound_of_share(3, 3, 0.01)
+    (0.01, 1.0)
+    """
+    return float(special.betaincinv(k + 1, n - k, 1 - alpha)) if n > k else 1.0
+
+
 def mean_error(n: float, alpha: float) -> float:
     """Of the mean of n independent labels in [0, 1], either side, with probability 1 - alpha (Hoeffding 1963)."""
     return math.sqrt(math.log(2 / alpha) / (2 * n)) if n else 1.0

@@ -6,6 +6,7 @@ import msgspec
 
 from monitors.loss import Risk
 from monitors.marginal import Marginal
+from monitors.repeats import Repeats
 from serving.errors import ArtifactCorrupt
 
 PREDICTION = "_prediction"  # the name under which the model's own output is a feature
@@ -35,6 +36,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     risk: Risk | None = None
     notes: tuple[str, ...] = ()
     sample: Sample | None = None  # None of a single feature, and in an older profile
+    repeats: Repeats | None = None  # None in an older profile
 
     def correlated(self, block_s: float) -> dict[str, float]:
         """Features that are judged and whose correlation time is longer than `block_s`, and that time, in seconds."""

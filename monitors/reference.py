@@ -21,6 +21,7 @@ from monitors.baseline import Baseline
 from monitors.binning import guess, typed
 from monitors.marginal import Counts, Kind, Marginal, cast
 from monitors.profile import PREDICTION, Profile, Sample, decode
+from monitors.repeats import Repeating
 from monitors.sampling import ALPHA, MAX_REFERENCE_ERROR, MIN_BLOCKS, blocks
 from monitors.tally import Tally
 from serving.errors import PublishRefused
@@ -110,7 +111,7 @@ def of_parts(
     tallies = {name: Tally(column, kinds[name], numbers, alpha) for name, column in sample.columns.items()}
     baseline = Baseline(task, sample.prediction, sample.labels)
     sampled, timed, rows = sample.rows, sample.time is not None, 0
-    drawn = _draw(sample)
+    drawn, repeating = _draw(sample, block_s), Repeating()
     del sample
     for part in parts:
         block = None if part.time is None else blocks(part.time, block_s)
@@ -118,21 +119,31 @@ def of_parts(
         for name, column in part.columns.items():
             tallies[name].add(column, rows, *place)
         baseline.add(part.prediction, part.labels, block)
+        if part.values:
+            repeating.add(part.values.values(), rows, *place)
         rows += part.rows
     features = {name: tally.law(block_s if timed else None) for name, tally in tallies.items()}
     risk, why = baseline.risk(alpha)
-    profile = Profile(rows=rows, block_s=block_s, features=features, risk=risk, sample=_sample(features, drawn))
+    profile = Profile(rows=rows, block_s=block_s, features=features, risk=risk, sample=_sample(features, drawn),
+                      repeats=repeating.law(rows, alpha))  # fmt: skip
     notes = (_time_note(timed, tallies), *starmap(_law_note, features.items()), _correlation_note(profile), why,
              _sample_note(sampled, rows), guessed)  # fmt: skip
     return msgspec.structs.replace(profile, notes=tuple(filter(None, notes)))
 
 
-def _draw(sample: Part) -> dict[str, Array]:
-    """Values of rows drawn at random, of the features that are looked at together."""
+def _draw(sample: Part, block_s: float) -> dict[str, Array]:
+    """Values of rows drawn at random, of the features that are looked at together.
+
+    Every second one is of an odd block of time, the others of even ones: two halves that share no cluster.
+    """
     columns = dict(list(sample.columns.items())[:MAX_TOGETHER])
     rows = min(SAMPLE_ROWS, SAMPLE_BYTES // max(1, len(columns)))
-    which = np.random.default_rng(0).permutation(sample.rows)[:rows]
-    return {name: column[which] for name, column in columns.items()}
+    which = np.random.default_rng(0).permutation(sample.rows)
+    if sample.time is not None and len(np.unique(block := blocks(sample.time, block_s))) >= MIN_BLOCKS:
+        odd = block[which] % 2 == 1
+        half = min(int(odd.sum()), int((~odd).sum()), rows // 2)
+        which = np.stack([which[~odd][:half], which[odd][:half]], 1).ravel()
+    return {name: column[which[:rows]] for name, column in columns.items()}
 
 
 def _sample(features: Mapping[str, Marginal], drawn: Mapping[str, Array]) -> Sample | None:
