@@ -7,34 +7,28 @@ is gone holds nobody back: what of its rows comes too late, or never, is counted
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
-import numpy as np
 
 from monitors.book import Version
-from monitors.drift.watch import DriftVerdict
+from monitors.budget import Change, Division, pagers, run_blocks
+from monitors.checkup import Checks
+from monitors.drift.watch import DriftVerdict, Past
+from monitors.drift.which import Which
+from monitors.features import unclustered
 from monitors.journal import State
 from monitors.ledger import Name
-from monitors.monitor import ALL, Monitor
+from monitors.monitor import Monitor
 from monitors.open_slots import Key, OpenSlots
+from monitors.orders import Order
 from monitors.parcel import Marks, Parcel
+from monitors.rebase import Rebased, rebase
 from monitors.reference import Marginal
 from monitors.risk import RiskVerdict
 from monitors.slot import Counts, LabelCounts, decode, decode_labels
 from serving.config import Monitors
 
-PAGERS = 2  # alarms of a version that share its budget of false alarms: risk, and drift of the whole
-RECENT_BLOCKS = 2  # behind the ratios of missing, unseen and out-of-range values
-
-
-class Quality(msgspec.Struct, frozen=True):
-    """Shares of a feature's rows in the newest blocks, 0..1; None where the kind of feature has no such cell."""
-
-    missing: float
-    unseen: float | None
-    out_of_range: float | None
-
+SHOWN_CHANGES = 50
 
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """All that is said of one version."""
@@ -43,37 +37,84 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     drift: dict[str, DriftVerdict]
     risk: RiskVerdict
-    quality: dict[str, Quality]
+    checks: Checks
     design_effect: dict[str, float]
     judged_at: float | None  # wall clock of the newest judgement
     promise: str
     notes: tuple[str, ...]
+    which: tuple[Which, ...] = ()  # the features that drifted
+    past: dict[str, Past] = {}  # by feature, what its alarm is explained from
+    laws: dict[str, Marginal] = {}
+    order: int = 0  # the number of the newest order that was carried out
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """The alarm budget, and who shares it."""
+
+    false_pages_per_90_days: float
+    pagers: int  # N: alarms that page or open a ticket
+    run_blocks: float  # A_i: mean number of blocks to a false alarm of each, at least
+    changes: tuple[Change, ...]  # of N, the newest last
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """A judge as it is stored."""
+
+    digest: str
+    monitor: bytes
+    recent: dict[int, bytes]  # of an earlier release
+    block: int
+    judged: int
+    judged_at: float | None
+    order: int = 0
+    rebased: tuple[Rebased, ...] = ()
 
 
 class _Judge:
-    """One version: its monitor, and the newest blocks' counts for what is shown but not judged."""
+    """One version, and what was judged of it."""
 
-    def __init__(self, version: Version, settings: Monitors) -> None:
-        self.version = version
-        self.monitor = Monitor(version.profile, settings, PAGERS)
-        self.recent: dict[int, Counts] = {}
+    def __init__(self, version: Version, settings: Monitors, division: Division) -> None:
+        self.version, self._settings, self._division = version, settings, division
+        self.rebased: tuple[Rebased, ...] = ()  # the newest last, which holds
+        self._begin()
         self.block = 0
         self.judged = 0
         self.judged_at: float | None = None
+        self.order = 0
+
+    def obey(self, order: Order) -> None:
+        """Once each, in their order; before the next block is judged."""
+        if order.kind == "rebase" and self.profile is not None:
+            newest = self.rebased[-1] if self.rebased else None
+            laws, past, block_s = self.profile.features, self.monitor.past(), self._settings.block_s
+            self.rebased = (*self.rebased, rebase(order.number, laws, past, newest, block_s))
+            state = self.monitor.encode()
+            self._begin()
+            self.monitor.restore(state)
+        self.monitor.reset(harm=order.kind == "reset")
+        self.order = order.number
+
+    def _begin(self) -> None:
+        """A new monitor, with the reference that holds."""
+        published = self.version.profile
+        self.profile = self.rebased[-1].applied(published) if published and self.rebased else published
+        self.pagers = pagers(self.profile, self._settings)
+        self.monitor = Monitor(self.profile, self._settings, self._division.at)
 
     def encode(self) -> bytes:
-        recent = {block: counts.encode() for block, counts in self.recent.items()}
-        digest = self.version.manifest.digest
-        return msgspec.msgpack.encode((digest, self.monitor.encode(), recent, self.block, self.judged, self.judged_at))
+        digest, state = self.version.manifest.digest, self.monitor.encode()
+        return msgspec.msgpack.encode(
+            _Saved(digest, state, {}, self.block, self.judged, self.judged_at, self.order, self.rebased)
+        )
 
     def restore(self, data: bytes) -> None:
-        digest, state, recent, block, judged, at = msgspec.msgpack.decode(
-            data, type=tuple[str, bytes, dict[int, bytes], int, int, float | None]
-        )
-        if digest == self.version.manifest.digest:
-            self.monitor.restore(state)
-            self.recent = {number: decode(counts) for number, counts in recent.items()}
-            self.block, self.judged, self.judged_at = block, judged, at
+        saved = msgspec.msgpack.decode(data, type=_Saved)
+        if saved.digest == self.version.manifest.digest:
+            self.rebased = saved.rebased
+            self._begin()
+            self.monitor.restore(saved.monitor)
+            self.block, self.judged, self.judged_at = saved.block, saved.judged, saved.judged_at
+            self.order = saved.order
 
 
 class _Folded(msgspec.Struct):
@@ -98,6 +139,7 @@ class Aggregator:
         self._settings = settings
         self._nodes: dict[str, _Node] = {}
         self._folded = _Folded()
+        self._division = Division(settings)
         self._judges: dict[Name, _Judge] = {}
         self._slots = OpenSlots("pending_slot", Counts, decode)
         self._label_slots = OpenSlots("pending_label_slot", LabelCounts, decode_labels)
@@ -113,6 +155,14 @@ class Aggregator:
         """Rows that are in no verdict because their node was gone when the others' slots were judged."""
         return self._folded.gone_rows
 
+    @property
+    def budget(self) -> Budget:
+        """As of what is folded."""
+        settings, until_s = self._settings, self._folded.marks.slot * self._settings.slot_s
+        n = self._division.at(until_s)
+        changes = tuple(self._division.changes(until_s)[-SHOWN_CHANGES:])
+        return Budget(settings.false_pages_per_90_days, n, run_blocks(n, settings), changes)
+
     def version(self, name: Name) -> Version:
         return self._judges[name].version
 
@@ -126,7 +176,7 @@ class Aggregator:
         name = (version.manifest.model, version.manifest.version)
         known = self._judges.get(name)
         if known is None or known.version.manifest.digest != version.manifest.digest:
-            judge = self._judges[name] = _Judge(version, self._settings)
+            judge = self._judges[name] = _Judge(version, self._settings, self._division)
             if data := self._saved.pop(name, None):
                 judge.restore(data)
             self._changed.add(name)
@@ -145,6 +195,13 @@ class Aggregator:
         known.open_rows = open_rows
         if known.marks.slot >= self._folded.marks.slot:
             known.given_up = None  # it has caught up
+
+    def obey(self, orders: Iterable[Order]) -> None:
+        """Carry out what was ordered of versions that are known, and was not yet."""
+        for order in orders:
+            judge = self._judges.get((order.model, order.version))
+            if judge is not None and order.number > judge.order:
+                self._touch((order.model, order.version)).obey(order)
 
     def judge(self, live: Iterable[str], now: float) -> None:
         """Fold and judge what all `live` nodes have sealed; one that has sent nothing yet holds all back.
@@ -168,23 +225,33 @@ class Aggregator:
     def verdicts(self, name: Name) -> Verdicts:
         judge = self._judges[name]
         monitor, version = judge.monitor, judge.version
-        laws = version.profile.features if version.profile else {}
+        laws = judge.profile.features if judge.profile else {}
         return Verdicts(
             digest=version.manifest.digest,
-            state=monitor.state if version.profile else "no_data",
+            state=_state(monitor.state, version),
             drift=monitor.drift() if version.profile else {},
             risk=monitor.risk(),
-            quality=_qualities(laws, judge.recent),
+            checks=monitor.checks(),
             design_effect={feature: law.design_effect for feature, law in laws.items()},
             judged_at=judge.judged_at,
             promise=monitor.promise(),
-            notes=(*version.notes, *(version.profile.notes if version.profile else ())),
+            notes=(
+                *version.notes,
+                *(version.profile.notes if version.profile else ()),
+                *unclustered(self._settings.unit, version.manifest.features),
+                *(judge.rebased[-1].notes if judge.rebased else ()),
+            ),
+            which=monitor.which(),
+            past=monitor.past(),
+            laws=laws,
+            order=judge.order,
         )
 
     def save(self, journal: State) -> set[Name]:
         """Write what changed since the last `save`; the versions that did."""
         journal.put("node", {(node,): msgspec.msgpack.encode(known) for node, known in self._nodes.items()})
         journal.put("folded", {(): msgspec.msgpack.encode(self._folded)})
+        self._division.save(journal)
         journal.put("monitor", {name: self._judges[name].encode() for name in self._changed})
         changed, self._changed = self._changed, set()
         self._slots.save(journal)
@@ -197,6 +264,7 @@ class Aggregator:
             self._nodes[str(node)] = msgspec.msgpack.decode(known, type=_Node)
         if folded := journal.all("folded").get(()):
             self._folded = msgspec.msgpack.decode(folded, type=_Folded)
+        self._division.load(journal)
         self._saved = {(str(name[0]), str(name[1])): data for name, data in journal.all("monitor").items()}
         self._slots.load(journal)
         self._label_slots.load(journal)
@@ -210,13 +278,15 @@ class Aggregator:
         self._folded.gone_rows += counts.rows - expected
 
     def _fold(self, mark: int, label_mark: int, now: float) -> None:
-        for model, version, slot, counts in self._slots.close(mark):
+        closed = self._slots.close(mark)
+        for model, version, slot, _ in closed:  # before any block that ends behind them is judged
+            if (judge := self._judges.get((model, version))) and judge.pagers:
+                self._division.note((model, version), slot, judge.pagers)
+        for model, version, slot, counts in closed:
             if (model, version) not in self._judges:  # it was taken out of the registry
                 self._folded.gone_rows += counts.rows
                 continue
-            judge = self._touch((model, version))
-            judge.monitor.fold(slot, counts)
-            self._remember(judge, slot, counts)
+            self._touch((model, version)).monitor.fold(slot, counts)
         for model, version, slot, labels in self._label_slots.close(label_mark):
             if (model, version) in self._judges:
                 self._touch((model, version)).monitor.fold_labels(slot, labels)
@@ -234,30 +304,16 @@ class Aggregator:
 
     def _look(self, judge: _Judge, now: float) -> None:
         """Note when something was judged anew."""
-        judged = judge.monitor.drift()[ALL].blocks + judge.monitor.risk().blocks
+        judged = judge.monitor.blocks
         if judged > judge.judged:
             judge.judged, judge.judged_at = judged, now
-
-    def _remember(self, judge: _Judge, slot: int, counts: Counts) -> None:
-        block = self._block(slot)
-        judge.recent.setdefault(block, Counts()).add(counts)
-        for old in sorted(judge.recent)[:-RECENT_BLOCKS]:
-            del judge.recent[old]
 
     def _block(self, slot: int) -> int:
         return math.floor(slot * self._settings.slot_s / self._settings.block_s)
 
 
-def _qualities(laws: dict[str, Marginal], recent: dict[int, Counts]) -> dict[str, Quality]:
-    total = Counts()
-    for counts in recent.values():
-        total.add(counts)
-    return {name: _quality(law, total.cells[name]) for name, law in laws.items() if name in total.cells}
-
-
-def _quality(law: Marginal, cells: Any) -> Quality:
-    """From the cells below, bins, above, missing of a number; common, other, unseen, missing of a category."""
-    shares = (np.asarray(cells) / max(int(np.sum(cells)), 1)).tolist()
-    if law.kind == "numeric":
-        return Quality(shares[-1], None, shares[0] + shares[-2])
-    return Quality(shares[-1], shares[-2], None)
+def _state(judged: str, version: Version) -> str:
+    """Where the reference is of another schema, silence means nothing; an alarm still does."""
+    if version.profile is None:
+        return "no_data"
+    return "unfit" if version.mismatches and judged != "alarm" else judged

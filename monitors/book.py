@@ -1,24 +1,29 @@
 """Running totals of one version: everything that is counted once and never judged, and the delays of its labels."""
 
 import math
-from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from monitors.labels import Match, Truth
-from monitors.loss import losses
-from monitors.reference import Profile
+from monitors.labels import UNSAID, Match, Truth
+from monitors.loss import Risk, losses
+from monitors.metrics import Plan
+from monitors.reference import PREDICTION, Profile
+from monitors.schema import mismatches
 from monitors.slot import LOSS_UNIT
+from monitors.tables import Tables
 from serving.manifest import Manifest
 
 DELAYS_S: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(49))  # bounds of the delay histogram, 1 s to 194 days
 
+Floats = NDArray[np.float64]
 
 _SUMS = (
     "rows", "failed", "late", "misdated", "expected", "sampled_out", "reused", "joined", "corrected", "loss", "due",
-    "due_labelled", "delay_s",
+    "due_labelled", "delay_s", "late_labels",
 )  # fmt: skip
 
 
@@ -51,7 +56,12 @@ class Version(msgspec.Struct, frozen=True):
                 manifest.task is not None and manifest.prediction is not None and not self.takes_labels
             ),
         }
-        return tuple(note for note, holds in lacks.items() if holds)
+        return (*(note for note, holds in lacks.items() if holds), *self.mismatches)
+
+    @property
+    def mismatches(self) -> tuple[str, ...]:
+        """Where the profile is of another schema than the version."""
+        return mismatches(self.profile, self.manifest) if self.profile else ()
 
 
 class Book(msgspec.Struct):
@@ -72,19 +82,35 @@ class Book(msgspec.Struct):
     loss: int = 0
     due: int = 0  # predictions in sealed label slots, and how many of them had a label then
     due_labelled: int = 0
-    last_time: float = 0.0  # largest event time
-    seen: float = 0.0  # wall clock when rows were last read
+    last_time: float = 0.0  # largest event time of a row that was answered and could be read
+    seen: float = 0.0  # wall clock when such a row was last read
     delay_s: float = 0.0
     delays: list[int] = msgspec.field(default_factory=lambda: [0] * (len(DELAYS_S) + 1))
+    late_labels: int = 0  # joined after the seal: they enter the metrics, never the evidence
+    waiting: dict[int, int] = {}  # predictions without a label in slots that are open for them, by span of time
+    tables: Tables | None = None
+    lows: tuple[float, ...] = ()  # where the bins of the calibration table begin; of probabilities alone
 
     @classmethod
     def of(cls, version: Version) -> "Book":
         risk = version.profile.risk if version.profile else None
         task = version.manifest.task if version.takes_labels else None
-        return cls(version.manifest.digest, task, risk.cap if risk else 1.0)
+        cap = risk.cap if risk else 1.0
+        return cls(version.manifest.digest, task, cap, tables=_tables(version, cap) if task else None, lows=_lows(risk))
+
+    def fits(self, version: Version) -> bool:
+        """Whether it counts this content under this declaration."""
+        manifest, tables = version.manifest, self.tables
+        if tables is None:
+            return self.digest == manifest.digest
+        plan = tables.plan
+        counted = self.digest, plan.threshold, plan.quantile, (plan.low, plan.high), tables.segments
+        declared = manifest.threshold, manifest.quantile, manifest.kpi_range or (0.0, 0.0), manifest.segments
+        return counted == (manifest.digest, *declared)
 
     def copy(self) -> "Book":
-        return msgspec.structs.replace(self, delays=[*self.delays])
+        tables = self.tables.copy() if self.tables else None
+        return msgspec.structs.replace(self, delays=[*self.delays], waiting={**self.waiting}, tables=tables)
 
     def add(self, other: "Book") -> None:
         """Add what another node counted of the version."""
@@ -92,6 +118,18 @@ class Book(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.last_time, self.seen = max(self.last_time, other.last_time), max(self.seen, other.seen)
         self.delays = [a + b for a, b in zip(self.delays, other.delays, strict=True)]
+        for span, rows in other.waiting.items():
+            self.wait(span, rows)
+        if self.tables is None:
+            self.tables = other.tables and other.tables.copy()
+        elif other.tables is not None:
+            self.tables.add(other.tables)
+
+    def wait(self, span: int, rows: int) -> None:
+        """Let so many more predictions of a span of time wait for a label."""
+        self.waiting[span] = self.waiting.get(span, 0) + rows
+        if not self.waiting[span]:
+            del self.waiting[span]
 
     @property
     def mean_loss(self) -> float | None:
@@ -111,20 +149,21 @@ class Book(msgspec.Struct):
 
     def follow(self, matches: list[Match]) -> list[tuple[int, int]]:
         """Count what changed; by match the change of labelled rows and of the loss."""
-        values = [match.prediction.value for match in matches]
-        before = self._units(values, [match.before for match in matches])
-        after = self._units(values, [match.after for match in matches])
-        for match in matches:
-            self._delayed(match, match.before, -1)
-            self._delayed(match, match.after, +1)
-            self.corrected += match.before is not None and match.after is not None
-        changes = [
-            ((match.after is not None) - (match.before is not None), new - old)
-            for match, old, new in zip(matches, before, after, strict=True)
-        ]
-        self.joined += sum(labelled for labelled, _ in changes)
-        self.loss += sum(loss for _, loss in changes)
-        return changes
+        values = np.array([match.prediction.value for match in matches])
+        before, after = _labels(match.before for match in matches), _labels(match.after for match in matches)
+        labelled = np.subtract(after == after, before == before, dtype=np.int64)
+        loss = self._units(values, after) - self._units(values, before)
+        self.corrected += int(((before == before) & (after == after)).sum())
+        self.joined += int(labelled.sum())
+        self.loss += int(loss.sum())
+        self._delayed(matches)
+        if self.tables is not None:
+            codes = np.array([match.prediction.segment for match in matches])
+            labels, signs = np.concatenate([before, after]), np.repeat([-1, 1], len(matches))
+            kpis = _kpis([match.before for match in matches] + [match.after for match in matches])
+            known, twice = labels == labels, (np.tile(values, 2), labels, signs, np.tile(codes, 2), kpis)
+            self.tables.follow(*(column[known] for column in twice))
+        return list(zip(labelled.tolist(), loss.tolist(), strict=True))
 
     def delay_quantile_s(self, q: float) -> float | None:
         """Geometric middle of the bucket that holds the quantile; None without labels.
@@ -139,14 +178,62 @@ class Book(msgspec.Struct):
         bucket = min(int(np.searchsorted(total, q * total[-1])), len(DELAYS_S) - 1)
         return DELAYS_S[bucket] * (math.sqrt(math.sqrt(0.5)) if bucket else 1.0)
 
-    def _units(self, values: list[float], truths: list[Truth | None]) -> list[int]:
-        """Losses in units of 2**-32; 0 where there is no label."""
-        labels = [truth.label if truth else value for value, truth in zip(values, truths, strict=True)]
-        loss = losses(self.task or "classification", self.cap, np.array(values), np.array(labels))
-        return [int(unit) for unit in np.rint(loss / LOSS_UNIT)]
+    def still_expected(self, clock: float, span_s: float) -> float:
+        """Labels that waiting predictions will get yet, on average, by the delays and the coverage so far.
 
-    def _delayed(self, match: Match, truth: Truth | None, sign: int) -> None:
-        if truth is not None:
-            delay_s = max(truth.time - match.prediction.time, 0.0)
-            self.delays[bisect_left(DELAYS_S, delay_s)] += sign
-            self.delay_s += sign * delay_s
+        A share c of predictions gets a label, F(a) of these within a seconds: one without a label at age a gets one
+        with probability c (1 - F(a)) / (1 - c F(a)). Early on F knows the fast labels alone, and this is too small.
+
+        >>> book = Book("d", waiting={0: 100}, due=10, due_labelled=8, delays=[0] * 8 + [10] * 2 + [0] * 40)
+        >>> book.still_expected(5.5, 1.0), round(book.still_expected(16.5, 1.0), 1), book.still_expected(99.0, 1.0)
+        (80.0, 66.7, 0.0)
+        """
+        coverage, total = 1.0 if self.coverage is None else self.coverage, np.cumsum([0, *self.delays])
+        spans = np.array(sorted(self.waiting))
+        age = clock - (spans + 0.5) * span_s
+        come = total[np.searchsorted(DELAYS_S, age, side="right")] / max(int(total[-1]), 1)
+        rows, never = np.array([self.waiting[span] for span in spans.tolist()]), 1 - coverage * come
+        later = np.divide(coverage * (1 - come), never, out=np.zeros(len(spans)), where=never > 0)
+        return float((rows * later).sum())
+
+    def _units(self, values: Floats, labels: Floats) -> NDArray[np.int64]:
+        """Losses in units of 2**-32; 0 where there is no label."""
+        loss = losses(self.task or "classification", self.cap, values, labels)
+        return np.rint(np.where(labels == labels, loss, 0.0) / LOSS_UNIT).astype(np.int64)
+
+    def _delayed(self, matches: list[Match]) -> None:
+        delays = np.array(self.delays)
+        for truths, sign in (([match.before for match in matches], -1), ([match.after for match in matches], 1)):
+            pairs = zip(truths, matches, strict=True)
+            found = np.array([max(truth.time - match.prediction.time, 0.0) for truth, match in pairs if truth])
+            np.add.at(delays, np.searchsorted(DELAYS_S, found), sign)
+            self.delay_s += sign * float(found.sum())
+        self.delays = delays.tolist()
+
+
+def _labels(truths: Iterable[Truth | None]) -> Floats:
+    """NaN where there is none."""
+    return np.array([truth.label if truth else math.nan for truth in truths])
+
+
+def _lows(risk: Risk | None) -> tuple[float, ...]:
+    return tuple(bin.low for bin in risk.calibration) if risk and risk.task == "classification" else ()
+
+
+def _kpis(truths: Iterable[Truth | None]) -> Floats:
+    """The label where none was sent, NaN where there is neither."""
+    known = ((truth.label if truth.kpi == UNSAID else truth.kpi) if truth else math.nan for truth in truths)
+    return np.array(list(known))
+
+
+def _tables(version: Version, cap: float) -> Tables:
+    """Rows of clusters are worth as many as the more clustered of loss and prediction in the reference says."""
+    manifest, profile = version.manifest, version.profile
+    assert manifest.task is not None
+    effects = [1.0]
+    if profile is not None:
+        effects += [profile.risk.design_effect] if profile.risk else []
+        effects += [law.design_effect for name, law in profile.features.items() if name == PREDICTION]
+    low, high = manifest.kpi_range or (0.0, 0.0)
+    plan = Plan(manifest.task, manifest.threshold, manifest.quantile, cap, max(effects), low, high)
+    return Tables(plan, manifest.segments)

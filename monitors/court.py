@@ -9,16 +9,17 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
-from monitors.aggregator import Aggregator, Verdicts
+from monitors.aggregator import Aggregator, Budget, Verdicts
 from monitors.catalogue import Catalogue
 from monitors.journal import Journal, State
 from monitors.ledger import Identity, Name
+from monitors.orders import Order
 from monitors.parcel import Delivery, Marks, Receipt, Tally
 from serving.config import Monitors
 from serving.errors import Conflict
 from serving.manifest import Manifest
 
-STATE = ("meaning", "tally", "node", "folded", "monitor", "pending_slot", "pending_label_slot")
+STATE = ("meaning", "tally", "node", "folded", "term", "monitor", "pending_slot", "pending_label_slot")
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -29,6 +30,7 @@ class Judged(msgspec.Struct, frozen=True):
     live: tuple[str, ...] = ()
     marks: dict[str, Marks] = {}  # up to where the slots of each node are taken
     gone_rows: int = 0
+    budget: Budget | None = None
 
 
 class Court:
@@ -47,6 +49,7 @@ class Court:
         self._tallies: dict[str, Tally] = {}
         self._loaded: tuple[Tally, ...] = ()  # whose versions are not yet learned
         self._verdicts: dict[Name, Verdicts] = {}
+        self._orders: list[Order] = []  # all: a version may be met long after it was ordered something
         self.judged = Judged()
 
     def load(self, state: State) -> bool:
@@ -71,10 +74,21 @@ class Court:
             self._learn(identity, now)
         self._loaded = ()
 
+    @property
+    def ordered(self) -> int:
+        """The number of the newest order that this one knows."""
+        return self._orders[-1].number if self._orders else 0
+
     def step(
-        self, deliveries: Sequence[Delivery], live: Collection[str], now: float, state: State
-    ) -> list[Receipt | Conflict]:
-        """Take, judge, write; `prepare` was called with the same deliveries. What is answered holds once committed."""
+        self, deliveries: Sequence[Delivery], live: Collection[str], now: float, state: State,
+        orders: Sequence[Order] = (),
+    ) -> list[Receipt | Conflict]:  # fmt: skip
+        """Obey, take, judge, write; `prepare` was called with the same deliveries. Answers hold once it is committed.
+
+        `orders` are those behind `ordered`. Each falls between two judged blocks of its version.
+        """
+        self._orders += orders
+        self._aggregator.obey(self._orders)
         taken = [delivery for delivery in deliveries if delivery.meaning == self._meaning]
         for delivery in taken:
             self._aggregator.take(delivery.node, delivery.parcels, delivery.tally.open_rows)
@@ -82,7 +96,10 @@ class Court:
         self._aggregator.judge(live, now)
         self._save(taken, state)
         marks = {node: self._aggregator.marks(node) for node in self._tallies}
-        self.judged = Judged(dict(self._verdicts), dict(self._tallies), tuple(live), marks, self._aggregator.gone_rows)
+        aggregator = self._aggregator
+        self.judged = Judged(
+            dict(self._verdicts), dict(self._tallies), tuple(live), marks, aggregator.gone_rows, aggregator.budget
+        )
         clocks = [clock for tally in self._tallies.values() if (clock := tally.clock) is not None]
         clock = max(clocks, default=None)
         return [self._answer(delivery, clock) for delivery in deliveries]

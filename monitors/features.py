@@ -1,5 +1,6 @@
 """Declared features and the prediction of records: named columns of tensors."""
 
+from collections.abc import Sequence
 from math import prod
 
 from monitors.bundle import Bundle
@@ -14,6 +15,24 @@ def declared(manifest: Manifest, layout: Layout) -> list[Feature]:
     inputs = {tensor.name for tensor in layout.inputs}
     found = [feature for feature in manifest.features if feature.input in inputs]
     return [*found, Feature(PREDICTION, PREDICTION)] if _predicted(manifest, layout) else found
+
+
+def clustering(unit: str, features: Sequence[Feature]) -> Feature | None:
+    """The declared feature that names the clusters; None where rows or blocks are the unit, or it is not declared.
+
+    >>> user = Feature("user", "x", 0)
+    >>> clustering("cluster:user", [user]) == user, clustering("row", [user]), clustering("cluster:plane", [user])
+    (True, None, None)
+    """
+    _, _, name = unit.partition(":")
+    return next((feature for feature in features if feature.name == name), None) if name else None
+
+
+def unclustered(unit: str, features: Sequence[Feature]) -> tuple[str, ...]:
+    """A sentence for people where clusters are the unit and cannot be told apart."""
+    if not unit.startswith("cluster:") or clustering(unit, features) is not None:
+        return ()
+    return (f"nothing is judged but harm: monitors.unit is {unit!r}, and the version declares no such feature",)
 
 
 def tensors(bundle: Bundle, manifest: Manifest) -> dict[str, Array]:

@@ -7,24 +7,29 @@ read at once: so the counts are the same for any polling, and for any restart in
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from monitors.book import Book, Version
-from monitors.bundle import Bundle, Requests, bundles, join
-from monitors.features import declared, tensors
+from monitors.bottom_k import hashes
+from monitors.bundle import Bundle, bundles, join
+from monitors.clusters import keys
+from monitors.counting import Rows, count, draw, gather, note_unreadable
+from monitors.features import clustering, column, declared, tensors
 from monitors.journal import Journal
-from monitors.labels import Arrival, Label, LabelStore, Match, Predictions
+from monitors.labels import Arrival, Label, LabelStore, Match, Predictions, Truth
 from monitors.open_slots import Closed, OpenSlots
 from monitors.panel import Panel
 from monitors.reference import PREDICTION, Profile
+from monitors.segments import codes
+from monitors.selftest import chosen
 from monitors.slot import Counts, LabelCounts, decode, decode_labels
+from monitors.times import Times, times
 from serving.config import Monitors
 from serving.manifest import Manifest
 from serving.packed import Layout, Packed
@@ -36,7 +41,7 @@ log = logging.getLogger("gaugeway.monitors")
 
 MAX_PANELS = 256  # at once; there is one for each layout of a version's records
 NEVER = -(2**62)  # before all slots
-MIN_FUTURE_S = 60.0  # an event time further ahead of the wall clock than this, or than `lateness_s`, is none
+SPANS = 64  # of time in a label horizon, by which waiting predictions are counted
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,6 @@ class Sealed:
     label_watermark: int
     slots: list[Closed[Counts]] = field(default_factory=list)
     labels: list[Closed[LabelCounts]] = field(default_factory=list)
-
-
-class Times(NamedTuple):
-    """Of all requests of a batch, shape (requests,): slot, whether it is sealed, whether the time is none."""
-
-    time: NDArray[np.float64]
-    slot: NDArray[np.int64]
-    late: NDArray[np.bool_]
-    misdated: NDArray[np.bool_]
-
-    def of(self, which: NDArray[np.bool_]) -> "Times":
-        return Times(self.time[which], self.slot[which], self.late[which], self.misdated[which])
 
 
 class Marks(msgspec.Struct):
@@ -98,13 +91,14 @@ class Ledger:
         if not records:
             return
         requests = join(records)
-        times = self._times(requests, np.array([record.requests for record in records]), now)
+        marks, sizes = self.marks, np.array([record.requests for record in records])
+        found, marks.clock = times(self._settings, requests, sizes, marks.clock, marks.watermark, now)
         for bundle, which in bundles(records, requests):
             version = versions[bundle.layout.identity]
             if version is None:
                 self.drop("unknown_version", bundle.rows)
             else:
-                self._ingest(version, bundle, times.of(which), now)
+                self._ingest(version, bundle, found.of(which), now)
 
     def label(self, labels: Sequence[Label], now: float) -> Arrival:
         """Join or park labels. Their times do not move the clock: one wrong label would make every row late."""
@@ -112,7 +106,7 @@ class Ledger:
         if clock is None:
             clock = min([now, *(label.time for label in labels)])
         arrival = self._store.add_labels(labels, slot=self._slot(clock))
-        self._follow(arrival.matches)
+        arrival.late = self._follow(arrival.matches)
         self.marks.doubled += arrival.doubled
         self.marks.conflicting += arrival.conflicting
         self._unknown(arrival.turned_away)
@@ -135,10 +129,13 @@ class Ledger:
         slots, labels = self._slots.close(marks.watermark), self._close_labels(marks.label_watermark)
         return Sealed(marks.watermark, marks.label_watermark, slots, labels)
 
-    def refusal(self, model: str, label: float) -> str | None:
-        """Why no version of the model could judge this label, else None."""
-        reasons = [book.refusal(label) for (name, _), book in self.books.items() if name == model and book.task]
-        return reasons[0] if reasons and all(reasons) else None
+    def refusals(self, labels: Iterable[Label]) -> list[str | None]:
+        """Of each label why no version of its model could judge it, else None."""
+        books: dict[str, list[Book]] = {}
+        for (model, _), book in self.books.items():
+            if book.task:
+                books.setdefault(model, []).append(book)
+        return [_refusal(books.get(label.model, ()), label.label) for label in labels]
 
     @property
     def open_rows(self) -> int:
@@ -183,27 +180,6 @@ class Ledger:
         """Slots before this one ended at least `patience_s` before the clock."""
         return math.floor((clock - patience_s) / self._settings.slot_s)
 
-    def _latest(self, now: float) -> float:
-        """The latest event time that is believed."""
-        if self._settings.event_time == "arrival":
-            return math.inf
-        return now + max(self._settings.lateness_s, MIN_FUTURE_S)
-
-    def _times(self, table: Requests, requests: Array, now: float) -> Times:
-        """Slot and lateness of every request, from the clock as it stood before its record; moves the clock."""
-        time = table["event_time" if self._settings.event_time == "request" else "arrival_time"]
-        misdated = ~((time <= self._latest(now)) & (time >= 0) & (time < 2.0**40))
-        known = np.where(misdated, -math.inf, time)
-        peaks = np.maximum.reduceat(known, np.cumsum(requests) - requests)
-        clock = -math.inf if self.marks.clock is None else self.marks.clock
-        clocks = np.maximum.accumulate(np.concatenate([[clock], peaks]))
-        marks = np.floor((clocks[:-1] - self._settings.lateness_s) / self._settings.slot_s)
-        marks = np.maximum(marks, -math.inf if self.marks.watermark is None else self.marks.watermark)
-        if clocks[-1] > -math.inf:
-            self.marks.clock = float(clocks[-1])
-        slot = np.floor(np.where(misdated, 0.0, time) / self._settings.slot_s)
-        return Times(known, slot.astype(np.int64), slot < np.repeat(marks, requests), misdated)
-
     def _ingest(self, version: Version, bundle: Bundle, times: Times, now: float) -> None:
         """Count records of one version and layout."""
         name, counts = bundle.layout.identity[:2], bundle.counts
@@ -214,52 +190,62 @@ class Ledger:
         book.failed += int(counts[failed].sum())
         book.misdated += int(counts[times.misdated].sum())
         book.late += int(counts[late].sum())
-        book.last_time = max(book.last_time, float(times.time.max()))
-        book.seen = max(book.seen, now)
         whole = ~failed & ~times.misdated
         try:
             self._read(name, version, bundle, times, whole, late)
         except (ValueError, IndexError, TypeError) as error:  # tensors that do not fit the manifest; nothing is counted
             self.drop("unreadable", bundle.rows)
+            note_unreadable(partial(self._at, name), bundle.counts[whole & ~late], times.slot[whole & ~late])
             log.warning("%d rows of %s version %s cannot be read: %s", bundle.rows, *name, error)
+            return
+        if whole.any():
+            book.last_time = max(book.last_time, float(times.time[whole].max()))
+            book.seen = max(book.seen, now)
 
     def _read(self, name: Name, version: Version, bundle: Bundle, times: Times, whole: Array, late: Array) -> None:
         """Count the rows' features and let their predictions wait. Raises before anything of them is counted."""
         found = tensors(bundle, version.manifest) if bundle.layout.tensors and whole.any() else {}
         values = np.asarray(found.get(PREDICTION, ()), np.float64)
+        at = partial(self._at, name)
         if version.profile is not None and found:
             panel = self._panel(version.profile, version.manifest, bundle.layout)
-            self._count(name, panel, found, bundle.spread(times.slot), bundle.spread(whole & ~late))
+            drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
+            rows = Rows(found, bundle.spread(times.slot), drawn).of(bundle.spread(whole & ~late))
+            count(at, panel, rows)
+            if (named := clustering(self._settings.unit, version.manifest.features)) and named.input in found:
+                gather(at, panel, rows, keys(column(rows.tensors[named.input], named.column)))
+            if version.profile.sample is not None:
+                draw(at, panel, rows, version.profile.sample.features)
         if self.books[name].task is not None and PREDICTION in found:
-            self._wait(name, bundle, values, times, whole, late)
+            segments = version.manifest.segments
+            segment = codes(segments, version.manifest.features, found, len(values)) if segments else None
+            self._wait(name, bundle, values, segment, times, whole, late)
 
     def _panel(self, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
         panel = self._panels.get(layout)
         if panel is None:
             if len(self._panels) >= MAX_PANELS:
                 self._panels.clear()
-            panel = self._panels[layout] = Panel(profile.features, declared(manifest, layout))
+            panel = self._panels[layout] = Panel(profile.features, declared(manifest, layout), chosen(profile))
         return panel
 
-    def _count(self, name: Name, panel: Panel, found: Mapping[str, Array], slots: Array, use: Array) -> None:
-        if not use.all():
-            found, slots = {key: array[use] for key, array in found.items()}, slots[use]
-        numbers, place = np.unique(slots, return_inverse=True)
-        for number, counts in zip(numbers.tolist(), panel.count(found, place, len(numbers)), strict=True):
-            self._slots.at((*name, number)).add(counts)
+    def _at(self, name: Name, number: int) -> Counts:
+        return self._slots.at((*name, number))
 
-    def _wait(self, name: Name, bundle: Bundle, values: Array, times: Times, whole: Array, late: Array) -> None:
+    def _wait(
+        self, name: Name, bundle: Bundle, values: Array, segment: Array | None, times: Times, whole: Array, late: Array
+    ) -> None:
         """Let predictions wait for their labels."""
         use = bundle.spread(whole & (times.slot >= self._expired)) & (values == values)
         lane = name[1] if bundle.layout.role == "shadow" else ""
         sizes = bundle.requests["id_bytes"].astype(np.int64)
         slot, time, counted = (bundle.spread(fact)[use] for fact in (times.slot, times.time, ~late))
-        self._admit(
-            name,
-            Predictions(
-                *name, lane, bundle.ids, sizes, bundle.request[use], bundle.row[use], slot, values[use], time, counted
-            ),
-        )
+        of, row, values = bundle.request[use], bundle.row[use], values[use]
+        found = Predictions(*name, lane, bundle.ids, sizes, of, row, slot, values, time, counted)
+        if segment is not None and (tables := self.books[name].tables):
+            found = replace(found, segment=segment[use])
+            tables.offer(values, segment[use])
+        self._admit(name, found)
 
     def _admit(self, name: Name, rows: Predictions) -> None:
         admission = self._store.add_predictions(rows)
@@ -270,42 +256,73 @@ class Ledger:
         slots, counts = np.unique(rows.slot[admission.admitted & rows.counted], return_counts=True)
         for slot, n in zip(slots.tolist(), counts.tolist(), strict=True):
             self._label_slots.at((*name, slot)).predictions += n
+            book.wait(self.span(slot), n)
         self._follow(admission.matches)
 
-    def _follow(self, matches: list[Match]) -> None:
-        """Bring books and open label slots up to date with changed truths."""
+    def span(self, slot: int) -> int:
+        """The number of the span of time that a slot begins in: a 64th of the label horizon, or a slot."""
+        return math.floor(slot * self._settings.slot_s / span_s(self._settings))
+
+    def _follow(self, matches: list[Match]) -> int:
+        """Bring books and open label slots up to date with changed truths; labels that came after their seal."""
+        late = 0
         for name, group in groupby(sorted(matches, key=_name), _name):
             changed = list(group)
             self._changed.add(name)
-            for match, (labelled, loss) in zip(changed, self.books[name].follow(changed), strict=True):
+            book = self.books[name]
+            for match, (labelled, loss) in zip(changed, book.follow(changed), strict=True):
                 slot = match.prediction.slot
-                if match.prediction.counted and slot >= _or_less(self.marks.label_watermark):
+                if slot < _or_less(self.marks.label_watermark):
+                    book.late_labels += labelled
+                    late += labelled
+                elif match.prediction.counted:
                     counts = self._label_slots.at((*name, slot))
                     counts.labelled += labelled
                     counts.loss += loss
+                    if book.lows:
+                        counts.follow(book.lows, match.prediction.value, _label(match.before), _label(match.after))
+                    book.wait(self.span(slot), -labelled)
+        return late
 
     def _book(self, name: Name, version: Version) -> Book:
         """The version's book; a new one where other content came under the same name."""
         book = self.books.get(name)
-        if book is None or book.digest != version.manifest.digest:
+        if book is None or not book.fits(version):
             self._slots.drop(*name)
             self._label_slots.drop(*name)
             book = self.books[name] = Book.of(version)
+        if book.tables is None and book.task is not None:
+            book.tables = Book.of(version).tables  # it was written before there were any
         self._changed.add(name)
         return book
 
     def _close_labels(self, before: int) -> list[Closed[LabelCounts]]:
         closed = self._label_slots.close(before)
-        for model, version, _, counts in closed:
+        for model, version, slot, counts in closed:
             book = self.books[model, version]
             book.due += counts.predictions
             book.due_labelled += counts.labelled
+            book.wait(self.span(slot), counts.labelled - counts.predictions)
             self._changed.add((model, version))
         return closed
 
     def _unknown(self, labels: Mapping[str, int]) -> None:
         for model, n in labels.items():
             self.marks.unknown[model] = self.marks.unknown.get(model, 0) + n
+
+
+def _refusal(books: Iterable[Book], label: float) -> str | None:
+    reasons = [book.refusal(label) for book in books]
+    return reasons[0] if reasons and all(reasons) else None
+
+
+def span_s(settings: Monitors) -> float:
+    """Seconds of a span of time."""
+    return max(settings.label_horizon_s / SPANS, settings.slot_s)
+
+
+def _label(truth: Truth | None) -> float | None:
+    return None if truth is None else truth.label
 
 
 def _name(match: Match) -> Name:

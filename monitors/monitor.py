@@ -6,21 +6,23 @@ that was restored goes on to the same bits.
 """
 
 import math
-from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 
-from monitors import slot
+from monitors import promise, slot
 from monitors.alarm import State
 from monitors.block import Blocks, SavedBlock
-from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, DriftVerdict, SavedAll, SavedWatch, Watch
-from monitors.reference import Marginal, Profile
+from monitors.budget import ALL, Pagers, run_blocks, severity, slow
+from monitors.checkup import Checks, Checkup, SavedCheckup
+from monitors.drift.effects import effects
+from monitors.drift.joint import JOINT, JointWatch, SavedJoint
+from monitors.drift.watch import AllWatch, DriftVerdict, Past, SavedAll, SavedWatch, Watch, judge
+from monitors.drift.which import Declared, Which, WhichWatch
+from monitors.reference import Profile
 from monitors.risk import RiskVerdict, RiskWatch, SavedRisk
 from monitors.slot import Counts, LabelCounts
 from serving.config import Monitors
-
-ALL = "_all"  # the detector over all features of a version
-MIN_RUN_BLOCKS = 20.0  # a promise of fewer blocks to a false alarm would alarm on next to nothing
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -32,12 +34,17 @@ class _Saved(msgspec.Struct, array_like=True):
     watches: dict[str, SavedWatch]
     all: SavedAll
     risk: SavedRisk | None
+    which: dict[str, Declared] = {}
+    pagers: int = 0  # N, when the newest block was judged
+    risk_pagers: int = 0
+    checkup: SavedCheckup | None = None
+    joint: SavedJoint | None = None
 
 
 class Monitor:
     """Judges one version against its profile. Without a profile it judges nothing and says so.
 
-    `pagers` is the number of alarms that share the budget of false alarms: two a version, risk and `_all`.
+    `pagers` is N, the number of alarms that share the budget, or says it for a block that ends at a time.
 
     >>> import numpy as np
     >>> from monitors.reference import build
@@ -51,27 +58,36 @@ class Monitor:
     ('alarm', True, 11, 28800.0)
     """
 
-    def __init__(self, profile: Profile | None, settings: Monitors, pagers: int) -> None:
-        self.profile, self.settings, self.pagers = profile, settings, pagers
+    def __init__(self, profile: Profile | None, settings: Monitors, pagers: int | Pagers) -> None:
+        self.profile, self.settings = profile, settings
+        self._pagers_at = _always(pagers) if isinstance(pagers, int) else pagers
+        self.pagers = self._risk_pagers = self._pagers_at(-math.inf)  # of the newest judged blocks
         laws = profile.features if profile else {}
         split = max(1.0, profile.block_s / settings.block_s) if profile else 1.0
-        self._watches = {name: Watch(law, settings.tolerance, split) for name, law in laws.items()}
-        self._all = AllWatch()
+        self._watches = {name: Watch(law, settings.tolerance, split, settings.unit) for name, law in laws.items()}
+        self._slow = slow(profile, settings) if profile else {}
+        self._all, self._which = AllWatch(), WhichWatch()
+        self._joint = JointWatch(profile, settings) if profile and len(laws) > 1 else None
         self._risk = RiskWatch(profile.risk, settings) if profile and profile.risk else None
+        self._checkup = Checkup(profile, settings)
         self._blocks = Blocks(Counts(), settings.slot_s, settings.block_s, settings.block_rows)
         self._label_blocks = Blocks(LabelCounts(), settings.slot_s, settings.block_s, settings.block_rows)
         self._labels = LabelCounts()
 
     @property
     def run_blocks(self) -> float:
-        """A: the mean number of blocks to a false alarm of one pager is at least this."""
-        days = self.settings.false_alarms_days
-        return max(MIN_RUN_BLOCKS, self.pagers * days * 86400 / self.settings.block_s)
+        """A_i: the mean number of blocks to a false alarm of drift is at least this, as of the newest judged block."""
+        return run_blocks(self.pagers, self.settings)
 
     @property
     def threshold(self) -> float:
-        """log A, in nats."""
+        """log A_i, in nats."""
         return math.log(self.run_blocks)
+
+    @property
+    def risk_threshold(self) -> float:
+        """As `threshold`, of the newest judged block of labels."""
+        return math.log(run_blocks(self._risk_pagers, self.settings))
 
     def fold(self, slot: int, counts: Counts) -> None:
         """Take the counts of a sealed slot. Slots come in increasing order, each at most once, else ValueError."""
@@ -84,6 +100,24 @@ class Monitor:
         self._label_blocks.fold(slot, counts)
         self._labels.add(counts)
 
+    def reset(self, *, harm: bool = True) -> None:
+        """Begin anew: no evidence, no alarm. What is counted and not yet judged stays, and so do the blocks before.
+
+        Without `harm` its evidence and alarm stay as well.
+        """
+        for watch in self._watches.values():
+            watch.reset()
+        self._all.reset()
+        self._joint = JointWatch(self.profile, self.settings) if self.profile and self._joint else None
+        self._which = WhichWatch()
+        self._checkup = Checkup(self.profile, self.settings)
+        if self._risk and harm:
+            self._risk.reset()
+
+    def past(self) -> dict[str, Past]:
+        """By feature, what its alarm is explained from."""
+        return {name: watch.past(self.threshold) for name, watch in self._watches.items()}
+
     def advance(self, slot: int) -> None:
         """All slots before `slot` are sealed: judge the block they end, if there is one. Changes no verdict to come."""
         if closed := self._blocks.advance(slot):
@@ -91,47 +125,73 @@ class Monitor:
 
     def advance_labels(self, slot: int) -> None:
         """As `advance`, for slots of labels."""
-        if (closed := self._label_blocks.advance(slot)) and self._risk:
-            self._risk.judge(closed.counts, closed.end_s, self.threshold, self.settings.quiet_blocks)
+        if closed := self._label_blocks.advance(slot):
+            before, self._risk_pagers = self.risk_threshold, self._pagers_at(closed.end_s)
+            judged = closed.counts, closed.end_s, self.risk_threshold, self.settings.quiet_blocks
+            self._checkup.fade_labels(max(0.0, before - self.risk_threshold))
+            self._checkup.judge_labels(*judged)
+            if self._risk:
+                self._risk.fade(max(0.0, before - self.risk_threshold))
+                self._risk.judge(*judged)
 
     def drift(self) -> dict[str, DriftVerdict]:
-        """By feature, `_prediction` among them, and `_all`, whose alarm is the one that pages."""
-        verdicts = {name: watch.verdict(self.threshold) for name, watch in self._watches.items()}
-        return verdicts | {ALL: self._all.verdict(self.threshold, list(verdicts.values()))}
+        """By feature, `_prediction` among them, `_all`, whose alarm speaks for all of them, and `_joint`."""
+        sizes = effects([watch.seen() for watch in self._watches.values()])
+        verdicts = {
+            name: watch.verdict(self.threshold, size)
+            for (name, watch), size in zip(self._watches.items(), sizes, strict=True)
+        }
+        verdicts[ALL] = self._all.verdict(self.threshold, list(verdicts.values()))
+        if self._joint:
+            verdicts[JOINT] = self._joint.verdict(self.threshold)
+        return {name: self._promised(name, verdict) for name, verdict in verdicts.items()}
+
+    def which(self) -> tuple[Which, ...]:
+        """The features that drifted, the strongest evidence first."""
+        return self._which.verdict()
 
     def risk(self) -> RiskVerdict:
         if self._risk is None:
-            return RiskVerdict(threshold=self.threshold, note=self._why_no_risk())
-        return self._risk.verdict(self.threshold, self._labels)
+            return RiskVerdict(threshold=self.risk_threshold, note=self._why_no_risk())
+        verdict = self._risk.verdict(self.risk_threshold, self._labels)
+        if not self._risk.fit:
+            return verdict
+        run = run_blocks(self._risk_pagers, self.settings)
+        said = promise.of_alarm(run, self.settings.block_s, [self._risk.assumption])
+        return msgspec.structs.replace(verdict, promise=said)
+
+    def checks(self) -> Checks:
+        """What is watched beside drift and harm."""
+        return self._checkup.verdict(self.threshold, self.risk_threshold)
+
+    @property
+    def blocks(self) -> int:
+        """Judged so far, of drift and of risk."""
+        return self._all.blocks + self.risk().blocks
 
     @property
     def state(self) -> State:
-        """Of the pagers: `alarm` when one is on, `unfit` when none can be judged, `no_data` when none was yet."""
-        risk, drift = self.risk(), self.drift()[ALL]
-        if drift.alarm or risk.alarm:
+        """Of harm and `_all`: `alarm` when one is on that may call somebody, `unfit` when none can be judged, `no_data`
+        when none was yet.
+        """
+        risk = self.risk()
+        if (self._all.alarm and not self._slow) or risk.alarm:
             return "alarm"
-        if drift.note and risk.state == "unfit":
+        if not any(watch.fit for watch in self._watches.values()) and risk.state == "unfit":
             return "unfit"
-        return "ok" if drift.blocks or risk.blocks else "no_data"
+        return "ok" if self.blocks else "no_data"
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the promise rests on, in plain words."""
-        laws = {name: watch.law for name, watch in self._watches.items() if watch.fit}
-        drift = _drift_assumptions(laws, self.profile, self.settings) if laws and self.profile else ()
+        drift = self._assumed[ALL]
         return (*drift, self._risk.assumption) if self._risk and self._risk.fit else drift
 
     def promise(self) -> str:
-        """The promise with its assumptions, to stand beside every alarm."""
+        """The promise of the whole budget with its assumptions."""
         if not self.assumptions:
             return "No promise: there is nothing that can be judged."
-        blocks = f"{self.run_blocks:.0f} blocks of {_span(self.settings.block_s)}"
-        days = self.run_blocks * self.settings.block_s / 86400 / self.pagers
-        provisos = "; ".join(f"({number}) {text}" for number, text in enumerate(self.assumptions, 1))
-        return (
-            f"At most one false alarm in {days:g} days on average (each of {self.pagers} alarms at most one in"
-            f" {blocks}), as long as {provisos}."
-        )
+        return promise.of_all(self.pagers, self.run_blocks, self.settings.block_s, self.assumptions)
 
     def encode(self) -> bytes:
         """The whole state, exactly; `restore` of an equal monitor goes on to the same bits."""
@@ -145,6 +205,11 @@ class Monitor:
                 watches={name: watch.save() for name, watch in self._watches.items()},
                 all=self._all.save(),
                 risk=self._risk.save() if self._risk else None,
+                which=self._which.save(),
+                pagers=self.pagers,
+                risk_pagers=self._risk_pagers,
+                checkup=self._checkup.save(),
+                joint=self._joint.save() if self._joint else None,
             )
         )
 
@@ -163,43 +228,57 @@ class Monitor:
         for name, watch in self._watches.items():
             watch.load(saved.watches[name])
         self._all.load(saved.all)
+        self._which.load(saved.which)
+        self.pagers, self._risk_pagers = saved.pagers or self.pagers, saved.risk_pagers or self._risk_pagers
         if self._risk and saved.risk:
             self._risk.load(saved.risk)
+        if self._joint and saved.joint:
+            self._joint.load(saved.joint)
+        if saved.checkup:
+            self._checkup.load(saved.checkup)
 
     def _judge(self, counts: Counts, at: float) -> None:
-        quiet = self.settings.quiet_blocks
-        bets = [w.judge(counts.cells.get(n), at, self.threshold, quiet) for n, w in self._watches.items()]
-        if any(bets):
+        if self.profile and self.settings.unit.startswith("cluster:"):
+            counts = counts.one_a_cluster(self.profile.features)
+        quiet, before = self.settings.quiet_blocks, self.threshold
+        self.pagers = self._pagers_at(at)
+        for watch in self._watches.values():
+            watch.fade(max(0.0, before - self.threshold))
+        self._checkup.fade(max(0.0, before - self.threshold))
+        self._checkup.judge(counts, at, self.threshold, quiet)
+        if self._joint:
+            self._joint.fade(max(0.0, before - self.threshold))
+            worth = max(watch.design_effect(counts.rows) for watch in self._watches.values())
+            self._joint.judge(counts.sample, counts.rows, worth, at, self.threshold, quiet)
+        cells = [counts.cells.get(name) for name in self._watches]
+        if judge(list(self._watches.values()), cells, at, self.threshold, quiet):
+            lent = {name: watch.lent for name, watch in self._watches.items() if watch.fit}
+            self._which.judge(lent, at, self.threshold, quiet)
             self._all.judge(list(self._watches.values()), at, self.threshold, quiet)
+
+    def _promised(self, name: str, verdict: DriftVerdict) -> DriftVerdict:
+        assumptions = self._assumed[name]
+        said = promise.of_alarm(self.run_blocks, self.settings.block_s, assumptions) if assumptions else ""
+        return msgspec.structs.replace(verdict, severity=severity(name, self._slow), promise=said)
+
+    @cached_property
+    def _assumed(self) -> dict[str, tuple[str, ...]]:
+        """What the promise of drift rests on: of a feature, of `_all`, of `_joint`."""
+        return {name: self._assume(name) for name in (*self._watches, ALL, JOINT)}
+
+    def _assume(self, name: str) -> tuple[str, ...]:
+        laws = {key: watch.law for key, watch in self._watches.items() if watch.fit and name in (key, ALL, JOINT)}
+        if not laws or not self.profile:
+            return ()
+        same, apart = promise.of_drift(laws, self.profile, self.settings)
+        if name != JOINT or self._joint is None:
+            return same, apart
+        return () if self._joint.note else (self._joint.assumption, apart)
 
     def _why_no_risk(self) -> str:
         notes = self.profile.notes if self.profile else ("there is no reference profile",)
         return next((note for note in notes if note.startswith("risk is not judged")), notes[0] if notes else "")
 
 
-def _span(seconds: float) -> str:
-    return f"{seconds / 3600:g} h" if seconds % 3600 == 0 else f"{seconds:g} s"
-
-
-def _drift_assumptions(laws: Mapping[str, Marginal], profile: Profile, settings: Monitors) -> tuple[str, ...]:
-    blunt = max(laws, key=lambda name: laws[name].error)
-    clustered = max(laws, key=lambda name: laws[name].design_effect)
-    design = laws[clustered].design_effect
-    same = (
-        f"without drift at most {settings.tolerance:g} of the rows, whatever came before them, leave the cells that"
-        f" a feature has in the reference, beyond what the reference itself may be wrong by (at most"
-        f" {laws[blunt].error:.3f}, for {blunt}; more with probability {laws[blunt].alpha:g} a feature)"
-    )
-    apart = "rows do not depend on one another (no design effect was measured)"
-    if any(law.block_rows for law in laws.values()):
-        apart = (
-            f"rows depend on one another only inside a block: as much as in the reference, where up to {design:.1f}"
-            f" rows are worth one (the design effect of {clustered}), or in sparser blocks as much as the last"
-            f" {WINDOW_BLOCKS} show"
-        )
-    if design > 1 and settings.block_s < profile.block_s:
-        apart += (
-            f", although blocks of {_span(settings.block_s)} are shorter than those it was measured on"
-            f" ({_span(profile.block_s)}) and neighbours may depend: then alarms come more often"
-        )
-    return same, apart
+def _always(pagers: int) -> Pagers:
+    return lambda at: pagers

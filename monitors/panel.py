@@ -11,9 +11,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from monitors.bottom_k import ABSENT, BottomK, Hashes
+from monitors.clusters import Clusters, columns
 from monitors.features import column
-from monitors.reference import Marginal, cast
-from monitors.slot import Counts
+from monitors.reference import PREDICTION, Marginal, cast
+from monitors.repeats import contents
+from monitors.slot import HALF, Counts
 from serving.manifest import Feature
 from serving.protocol import Array
 
@@ -51,8 +54,8 @@ class _Numbers:
 class Panel:
     """Counts rows by the cells of `laws`, of features that are columns of named tensors."""
 
-    def __init__(self, laws: Mapping[str, Marginal], features: Sequence[Feature]) -> None:
-        known = [feature for feature in features if feature.name in laws]
+    def __init__(self, laws: Mapping[str, Marginal], features: Sequence[Feature], halved: str | None = None) -> None:
+        self._features = known = [feature for feature in features if feature.name in laws]
         groups: dict[tuple[str, str], list[Feature]] = {}
         self._texts: list[Feature] = []
         for feature in known:
@@ -64,26 +67,68 @@ class Panel:
         self._laws = laws
         self._numbers = [_numbers(*key, [laws[f.name] for f in group], group) for key, group in groups.items()]
         self._names = [f.name for group in groups.values() for f in group] + [f.name for f in self._texts]
-        sizes = [laws[name].size for name in self._names]
+        self._halved = self._names.index(halved) if halved in self._names else None
+        again = [] if self._halved is None else [self._names[self._halved]]
+        sizes = [laws[name].size for name in (*self._names, *again)]
         self._starts = np.cumsum([0, *sizes])
 
-    def count(self, tensors: Mapping[str, Array], place: Cells, places: int) -> list[Counts]:
-        """Counts of `places` slots; `place`, shape (n,), says to which of them each row belongs."""
+    def count(
+        self, tensors: Mapping[str, Array], place: Cells, places: int, bits: NDArray[np.bool_] | None = None
+    ) -> list[Counts]:
+        """Counts of `places` slots; `place`, shape (n,), says to which of them each row belongs.
+
+        The rows that have the bit, shape (n,), are counted once more in the feature that is halved, as `HALF`.
+        """
         total = np.zeros(places * int(self._starts[-1]), np.int64)
         for first in range(0, len(place), _ROWS):
             part = {name: array[first : first + _ROWS] for name, array in tensors.items()}
-            total += self._part(part, place[first : first + _ROWS], len(total))
+            half = None if bits is None else bits[first : first + _ROWS]
+            total += self._part(part, place[first : first + _ROWS], len(total), half)
         table, rows = total.reshape(places, int(self._starts[-1])), np.bincount(place, minlength=places).tolist()
-        spans = list(zip(self._names, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True))
+        names = self._names if self._halved is None or bits is None else [*self._names, HALF]
+        spans = list(zip(names, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=False))
         return [Counts(n, {name: table[i, a:b] for name, a, b in spans}) for i, n in enumerate(rows)]
 
-    def _part(self, tensors: Mapping[str, Array], place: Cells, size: int) -> Cells:
+    def contents(self, tensors: Mapping[str, Array]) -> Hashes | None:
+        """A hash of each row's features, shape (n,); equal rows have equal ones. None where it has none."""
+        inputs: dict[str, list[int]] = {}
+        for feature in self._features:
+            if feature.input != PREDICTION:
+                inputs.setdefault(feature.input, []).append(feature.column or 0)
+        if not inputs:
+            return None
+        flat = ((tensors[name], columns) for name, columns in inputs.items())
+        return contents(array.reshape(len(array), prod(array.shape[1:]))[:, columns] for array, columns in flat)
+
+    def draw(self, tensors: Mapping[str, Array], hashes: Hashes, names: Sequence[str]) -> BottomK:
+        """A sample of rows, hashes of shape (n,), as their cells of the features `names`."""
+        return BottomK.of(hashes, self.cells(tensors, len(hashes), names))
+
+    def gather(self, tensors: Mapping[str, Array], clusters: Hashes, hashes: Hashes) -> Clusters:
+        """A row of each cluster; hashes of clusters and rows have shape (n,)."""
+        return Clusters.of(clusters, hashes, self.cells(tensors, len(hashes), columns(self._laws)))
+
+    def cells(self, tensors: Mapping[str, Array], rows: int, names: Sequence[str]) -> NDArray[np.uint8]:
+        """Of each row, shape (rows, names)."""
+        absent = np.full((1, rows), ABSENT, np.uint8)
+        found = np.concatenate([*self._cells(tensors), absent])
+        places = [self._names.index(name) if name in self._names else -1 for name in names]
+        return found[places].T.astype(np.uint8)
+
+    def _cells(self, tensors: Mapping[str, Array]) -> list[Array]:
+        """Of all rows, shape (features, n), in pieces; in the order of `_names`."""
         cells: list[Array] = [group.cells(tensors[group.tensor]) for group in self._numbers]
-        cells += [self._laws[f.name].cells(column(tensors[f.input], f.column))[None] for f in self._texts]
+        return cells + [self._laws[f.name].cells(column(tensors[f.input], f.column))[None] for f in self._texts]
+
+    def _part(self, tensors: Mapping[str, Array], place: Cells, size: int, bits: NDArray[np.bool_] | None) -> Cells:
+        cells = self._cells(tensors)
         if not cells:
             return np.zeros(size, np.int64)
-        at = np.concatenate(cells, dtype=np.int64) + self._starts[:-1, None] + place * self._starts[-1]
-        return np.bincount(at.ravel(), minlength=size)
+        found = np.concatenate(cells, dtype=np.int64) + place * self._starts[-1]
+        total = np.bincount((found + self._starts[: len(found), None]).ravel(), minlength=size)
+        if self._halved is not None and bits is not None:
+            total += np.bincount(found[self._halved, bits] + self._starts[-2], minlength=size)
+        return total
 
 
 def _numbers(tensor: str, dtype: str, laws: Sequence[Marginal], features: Sequence[Feature]) -> _Numbers:

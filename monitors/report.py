@@ -2,17 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
-from monitors.aggregator import Verdicts
+from monitors.aggregator import Budget, Verdicts
+from monitors.alarm import Severity
 from monitors.book import Book
+from monitors.capture.figures import Figures
+from monitors.checkup import Checks
 from monitors.court import Judged
 from monitors.drift.watch import DriftVerdict
-from monitors.ledger import Ledger, Name
+from monitors.drift.which import Which
+from monitors.fairness import Disparity, TooFew
+from monitors.ledger import Ledger, Name, span_s
 from monitors.parcel import Marks, Tally
 from monitors.risk import RiskVerdict
+from monitors.scorecard import Metrics, scorecard
 from serving.config import Monitors
 
 STALE_BLOCKS = 2  # without a row for as long, a verdict says nothing about now
@@ -23,6 +29,8 @@ class Delay(msgspec.Struct, frozen=True):
 
     p50: float | None
     p99: float | None
+    p05: float | None = None
+    p95: float | None = None
 
 
 class Labels(msgspec.Struct, frozen=True):
@@ -38,6 +46,8 @@ class Labels(msgspec.Struct, frozen=True):
     corrected: int
     reused_ids: int
     sampled_out: int
+    late: int = 0  # came after their seal: in the metrics, not in the evidence
+    still_expected: float = 0.0  # within the horizon, by the delays so far
 
 
 class Risk(msgspec.Struct, frozen=True):
@@ -54,6 +64,8 @@ class Risk(msgspec.Struct, frozen=True):
     since: float | None
     blocks: int
     note: str
+    severity: Severity = "page"
+    promise: str = ""
 
 
 class VersionReport(msgspec.Struct, frozen=True):
@@ -67,6 +79,13 @@ class VersionReport(msgspec.Struct, frozen=True):
     failed_rows: int
     promise: str
     notes: tuple[str, ...]
+    which: tuple[Which, ...] = ()  # the features that drifted, the strongest evidence first
+    order: int = 0  # the number of the newest order that was carried out
+    metrics: Metrics = {}
+    segments: dict[str, dict[str, Metrics | TooFew]] = {}  # by feature and segment
+    fairness: dict[str, dict[str, Disparity]] = {}  # by feature and rate
+    metrics_assumption: str = ""
+    checks: Checks | None = None  # data quality, calibration, estimated risk, coverage, the monitor's test of itself
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -82,6 +101,7 @@ class Document(msgspec.Struct, frozen=True):
     dropped_rows: dict[str, int]
     settled: bool
     models: dict[str, dict[str, VersionReport]]
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +118,7 @@ class Report:
     sampling_ratio: float
     cpu_s: float
     gone_rows: int = 0
+    capture: Figures = field(default_factory=Figures)
 
 
 def report(
@@ -120,7 +141,7 @@ def report(
         models.setdefault(model, {})[version] = found
     return Report(
         own=own,
-        document=Document(whole.clock, dropped.get("lost", 0), lag_s, dropped, settled, models),
+        document=Document(whole.clock, dropped.get("lost", 0), lag_s, dropped, settled, models, judged.budget),
         verdicts=judged.verdicts,
         lost_frames=lost_frames,
         sampling_ratio=sampling_ratio,
@@ -165,10 +186,14 @@ def dropped_rows(ledger: Ledger) -> dict[str, int]:
 def _version(verdict: Verdicts, whole: Tally, name: Name, settings: Monitors, now: float, stale: bool) -> VersionReport:
     book = next((book for *of, book in whole.books if tuple(of) == name), None) or Book(verdict.digest)
     old = stale or _stale(book, whole.clock, now, settings)
+    still = book.still_expected(whole.clock, span_s(settings)) if whole.clock is not None else 0.0
+    card = scorecard(book.tables, settings.min_group_rows)
     return VersionReport(
         digest=verdict.digest, state=_state(verdict.state, old), drift=verdict.drift, risk=_risk(verdict.risk, book),
-        labels=_labels(book, whole.parked.get(name[0], 0), whole.unknown.get(name[0], 0)), rows=book.rows,
+        labels=_labels(book, whole.parked.get(name[0], 0), whole.unknown.get(name[0], 0), still), rows=book.rows,
         late_rows=book.late, failed_rows=book.failed, promise=verdict.promise, notes=verdict.notes,
+        which=verdict.which, order=verdict.order, metrics=card.metrics, segments=card.segments, fairness=card.fairness,
+        metrics_assumption=card.assumption, checks=verdict.checks,
     )  # fmt: skip
 
 
@@ -185,12 +210,13 @@ def _stale(book: Book, clock: float | None, now: float, settings: Monitors) -> b
 def _risk(verdict: RiskVerdict, book: Book) -> Risk:
     return Risk(
         book.mean_loss, book.joined, verdict.log_e, verdict.threshold, verdict.alarm, verdict.bound,
-        verdict.coverage, verdict.state, verdict.since, verdict.blocks, verdict.note,
+        verdict.coverage, verdict.state, verdict.since, verdict.blocks, verdict.note, verdict.severity, verdict.promise,
     )  # fmt: skip
 
 
-def _labels(book: Book, parked: int, unknown: int) -> Labels:
-    delay = Delay(book.delay_quantile_s(0.5), book.delay_quantile_s(0.99))
+def _labels(book: Book, parked: int, unknown: int, still_expected: float) -> Labels:
+    delay = Delay(*(book.delay_quantile_s(q) for q in (0.5, 0.99, 0.05, 0.95)))
     return Labels(
-        book.joined, book.expected, parked, unknown, book.coverage, delay, book.corrected, book.reused, book.sampled_out
-    )
+        book.joined, book.expected, parked, unknown, book.coverage, delay, book.corrected, book.reused,
+        book.sampled_out, book.late_labels, still_expected,
+    )  # fmt: skip

@@ -6,14 +6,17 @@ by prediction time and is judged once, after the labels' horizon, since labels t
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from monitors.alarm import Alarm, State
+from monitors.alarm import Alarm, Severity, State
+from monitors.drift.change import Onset, likeliest
 from monitors.drift.e_detector import accumulated, log_mean_exp
 from monitors.loss import Risk
-from monitors.slot import LabelCounts
+from monitors.slot import LOSS_UNIT, LabelCounts
 from serving.config import Monitors
 
 BETS = 8  # sizes of bets, averaged
+KEPT_BLOCKS = 40  # judged blocks among which the rise is looked for
 
 
 class RiskDetector:
@@ -43,6 +46,12 @@ class RiskDetector:
     def restart(self) -> None:
         self.s = np.zeros(BETS)
 
+    def won(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the best bet would have won if it had begun at each of the blocks, in nats; shape (blocks,)."""
+        nats = np.log1p(self.bets[:, None] * (means - self.m))
+        best: NDArray[np.float64] = nats[:, ::-1].cumsum(1)[:, ::-1].max(0)
+        return best
+
 
 class RiskVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Evidence in nats that the mean loss rose above `bound`; mean and n are of all sealed slots."""
@@ -58,6 +67,10 @@ class RiskVerdict(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None  # end of the block that raised the alarm, seconds since 1970 UTC
     blocks: int = 0  # judged so far
     note: str = ""  # why it is not judged
+    severity: Severity = "page"
+    promise: str = ""  # how rare false alarms of it are, and what that rests on
+    onset: Onset | None = None  # when the loss rose, as the alarm was raised
+    lately: float | None = None  # mean loss of the kept blocks since then, 0..1
 
 
 class SavedRisk(msgspec.Struct, array_like=True):
@@ -67,6 +80,8 @@ class SavedRisk(msgspec.Struct, array_like=True):
     coverage: float = 0.0
     blocks: int = 0
     closed: int = 0  # blocks whose labels were looked at, judged or not
+    past: list[tuple[float, int, int]] = []  # of the kept blocks: end, labelled rows, their loss
+    onset: Onset | None = None
 
 
 class RiskWatch:
@@ -90,10 +105,26 @@ class RiskWatch:
             return
         state.log_e = self._detector.update(counts.mean)
         state.blocks += 1
-        crossed = state.log_e >= threshold
+        state.past = [*state.past, (at, counts.labelled, counts.loss)][-KEPT_BLOCKS:]
+        crossed, was_on = state.log_e >= threshold, state.alarm.on
         if crossed:
             self._detector.restart()
         state.alarm.update(crossed, at, quiet_blocks)
+        if not state.alarm.on:
+            state.onset = None
+        elif not was_on:
+            state.onset = self._rose(self._detector)
+
+    def reset(self) -> None:
+        """No evidence, no alarm."""
+        self._state = msgspec.structs.replace(self._state, alarm=Alarm(), log_e=0.0, onset=None)
+        if self._detector is not None:
+            self._detector.restart()
+
+    def fade(self, nats: float) -> None:
+        """The threshold fell by so much, and the evidence with it: else what was gathered under it would count more."""
+        if self._detector is not None:
+            self._detector.s = self._detector.s - nats
 
     def verdict(self, threshold: float, total: LabelCounts) -> RiskVerdict:
         state = self._state
@@ -109,6 +140,8 @@ class RiskWatch:
             since=state.alarm.since,
             blocks=state.blocks,
             note="" if self.fit else f"risk is not judged: its bound {self.bound:.3f} is not below 1",
+            onset=state.onset,
+            lately=self._lately(state.onset) if state.onset else None,
         )
 
     @property
@@ -126,6 +159,18 @@ class RiskWatch:
         self._state = saved
         if self._detector is not None and len(saved.s) == BETS:
             self._detector.s = np.array(saved.s)
+
+    def _rose(self, detector: RiskDetector) -> Onset:
+        ends, labelled, loss = zip(*self._state.past, strict=True)
+        means = np.array(loss) * LOSS_UNIT / np.array(labelled)
+        return likeliest(detector.won(means), ends)
+
+    def _lately(self, onset: Onset) -> float | None:
+        since = LabelCounts()
+        for end, labelled, loss in self._state.past:
+            if end > onset.at:
+                since.add(LabelCounts(labelled, labelled, loss))
+        return since.mean if since.labelled else None
 
     def _named(self) -> State:
         if not self.fit:

@@ -38,6 +38,10 @@ def _scorecard(
 ) -> Scorecard:  # fmt: skip
     """Reckoned once for the same sums: scrapes are more frequent than labels."""
     tables = Tables(plan, segments, dict(sums), dict(offered))
+
+    def of(at: str) -> Sums:  # a label that was joined before there were tables may have been taken back
+        return np.maximum(tables.of(at), 0)
+
     by_segment: dict[str, dict[str, Metrics | TooFew]] = {}
     disparities = {}
     for number, segment in enumerate(segments):
@@ -46,11 +50,11 @@ def _scorecard(
         seen = [(at, name) for at, name in found if at in tables.sums or at in tables.offered]
         if not seen:
             continue
-        rows, called = np.stack([tables.of(at) for at, _ in seen]), [name for _, name in seen]
+        rows, called = np.stack([of(at) for at, _ in seen]), [name for _, name in seen]
         by_segment[segment.feature] = _segments(plan, rows, called, least)
         chosen = [tables.offered.get(at, (0, 0)) for at, _ in seen]
         disparities[segment.feature] = fairness(plan, called, rows, chosen, least, alpha)
-    return Scorecard(_metrics(plan, tables.of(WHOLE)[None])[0], by_segment, disparities, assumption(plan))
+    return Scorecard(_metrics(plan, of(WHOLE)[None])[0], by_segment, disparities, assumption(plan))
 
 
 def assumption(plan: Plan) -> str:

@@ -1,8 +1,8 @@
 """The monitors' process: ``python -m monitors.sidecar CONFIG.json --node NAME``.
 
 One thread counts: it reads the rings, joins labels and commits. A second one brings what was sealed to the cluster's
-judge, or is the judge; a third one speaks HTTP. An error that leaves the counts in doubt (the disk, SQLite) ends the
-process, whose successor goes on from the last commit.
+judge, or is the judge; a third one speaks HTTP; a fourth one captures. An error that leaves the counts in doubt (the
+disk, SQLite) ends the process, whose successor goes on from the last commit.
 """
 
 import argparse
@@ -14,13 +14,16 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from monitors.archive import Archive
+from monitors.capture.capturing import Capturing
+from monitors.capture.figures import Figures
 from monitors.court import Court
 from monitors.exchange import Exchange
 from monitors.inlet import Inlet
@@ -42,7 +45,7 @@ from monitors.questions import (
 )  # fmt: skip
 from monitors.station import Station
 from serving.berth import end_with_node
-from serving.config import Config, restore
+from serving.config import Capture, Config, restore
 from serving.database import Database
 from serving.errors import Conflict, Unavailable
 from serving.manifest import Manifest
@@ -59,6 +62,7 @@ log = logging.getLogger("gaugeway.monitors")
 
 class _Served(msgspec.Struct):
     manifest: Manifest
+    capture: Capture = msgspec.field(default_factory=Capture)
 
 
 class _Model(msgspec.Struct):
@@ -76,6 +80,7 @@ class ServedVersions:
 
     def __init__(self, path: Path) -> None:
         self._path, self._seen = path, -1
+        self.captures: dict[str, Capture] | None = None  # by model; None before there is a table
 
     def news(self) -> list[Manifest]:
         """All served versions when the table changed since the last look, else none."""
@@ -90,14 +95,17 @@ class ServedVersions:
             log.warning("%s is not a routing table: %s", self._path, error)
             return []
         self._seen = changed
+        self.captures = {name: one.capture for name, model in table.models.items() for one in model.versions.values()}
         return [served.manifest for model in table.models.values() for served in model.versions.values()]
 
 
 class Sidecar:
     """The counting thread: `run` until `stop`."""
 
-    def __init__(self, station: Station, served: ServedVersions, poll_s: float) -> None:
-        self._station, self._served, self._poll_s = station, served, poll_s
+    def __init__(
+        self, station: Station, served: ServedVersions, poll_s: float, captured: Callable[[], Figures] = Figures
+    ) -> None:
+        self._station, self._served, self._captured, self._poll_s = station, served, captured, poll_s
         self._expected: list[Manifest] = []
         self.questions: Questions = queue.Queue(MAX_QUESTIONS)
         self._stopping = False
@@ -190,6 +198,7 @@ class Sidecar:
         if asking:
             stale = not self.alive or post.silent_s > SILENT_S
             found = self._station.report(time.time(), post.judged, stale=stale)
+            found = replace(found, capture=self._captured())
             for asked in asking:
                 asked.set_result(found)
 
@@ -197,13 +206,17 @@ class Sidecar:
         now = time.time()
         refused, labels = list(question.refused), list[Label]()
         default_s = self._station.clock(now)
-        for index, label in question.labels:
-            if reason := self._station.ledger.refusal(label.model, label.label):
+        reasons = self._station.ledger.refusals(label for _, label in question.labels)
+        for (index, label), reason in zip(question.labels, reasons, strict=True):
+            if reason:
                 refused.append(Refused(index, reason))
             else:
                 labels.append(label._replace(time=default_s) if math.isnan(label.time) else label)
         arrival = self._station.label(labels, now)
-        return Answer(arrival.joined, arrival.parked, arrival.unknown, sorted(refused, key=lambda r: r.index))
+        return Answer(
+            arrival.joined, arrival.parked, arrival.unknown, sorted(refused, key=lambda r: r.index),
+            arrival.doubled, arrival.conflicting, arrival.late,
+        )  # fmt: skip
 
 
 def run(config: Config, node: str, address: str) -> None:
@@ -214,11 +227,17 @@ def run(config: Config, node: str, address: str) -> None:
         station = Station(
             config.monitors, node, folder / "rings", folder / "monitors.db", repository.manifest, repository.read
         )
-        sidecar = Sidecar(station, ServedVersions(folder / "table.json"), config.monitors.poll_s)
+        served = ServedVersions(folder / "table.json")
+        capturing = Capturing(folder / "rings", config.captures, lambda: served.captures)
+        sidecar = Sidecar(station, served, config.monitors.poll_s, lambda: capturing.figures)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, sidecar.stop)
         with _connected(config, address, sidecar, station, repository, database) as post:
-            sidecar.run(post)
+            capturing.start()
+            try:
+                sidecar.run(post)
+            finally:
+                capturing.stop()
 
 
 @contextmanager

@@ -4,16 +4,24 @@ Merging nodes, workers or the two halves of a restart is adding integers, so the
 or in how many pieces its rows were counted.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from monitors import bottom_k, clusters
+from monitors.bottom_k import BottomK
+from monitors.clusters import Clusters
+from monitors.marginal import Marginal
 from monitors.reference import Profile
 from serving.protocol import Array
 
 LOSS_UNIT = 2.0**-32  # losses are summed as integers of this size
+ROWS = "_rows"  # in `Counts.cells` of shape (1,): rows of the version whose tensors cannot be read, part of `rows`
+HALF = "_half"  # in `Counts.cells`: rows of one feature, about half of them, for the test of the monitor itself
 
 
 class Counts:
@@ -25,11 +33,21 @@ class Counts:
     (3, [2, 1], True)
     """
 
-    __slots__ = ("cells", "rows")
+    __slots__ = ("cells", "clusters", "contents", "rows", "sample")
 
-    def __init__(self, rows: int = 0, cells: dict[str, NDArray[np.int64]] | None = None) -> None:
+    def __init__(
+        self,
+        rows: int = 0,
+        cells: dict[str, NDArray[np.int64]] | None = None,
+        sample: BottomK | None = None,
+        clusters: Clusters | None = None,
+        contents: BottomK | None = None,
+    ) -> None:
         self.rows = rows
         self.cells = {} if cells is None else cells
+        self.sample = sample  # of the rows, where the profile has one of the reference's
+        self.clusters = clusters  # of the rows, where the unit is a cluster
+        self.contents = contents  # a sketch of equal rows, see `repeats`
 
     @property
     def size(self) -> int:
@@ -41,14 +59,44 @@ class Counts:
         self.rows += other.rows
         for name, cells in other.cells.items():
             self.cells[name] = self.cells[name] + cells if name in self.cells else cells
+        if other.sample is not None:
+            self.sample = other.sample if self.sample is None else self.sample.merged(other.sample)
+        if other.clusters is not None:
+            self.clusters = other.clusters if self.clusters is None else self.clusters.merged(other.clusters)
+        if other.contents is not None:
+            self.contents = other.contents if self.contents is None else self.contents.merged(other.contents)
+
+    def one_a_cluster(self, laws: Mapping[str, Marginal]) -> "Counts":
+        """The same with one row of each cluster in the cells of features; `rows` are still all rows."""
+        cells = {} if self.clusters is None else self.clusters.counts(laws)
+        unreadable = {ROWS: self.cells[ROWS]} if ROWS in self.cells else {}
+        return Counts(self.rows, unreadable | cells, self.sample, contents=self.contents)
 
     def encode(self) -> bytes:
-        return msgspec.msgpack.encode((self.rows, {name: cells.tolist() for name, cells in self.cells.items()}))
+        cells = {name: cells.tolist() for name, cells in self.cells.items()}
+        sketches = [
+            (b"", 0) if found is None else (found.encode(), len(found))
+            for found in (self.sample, self.clusters, self.contents)
+        ]
+        while sketches and not sketches[-1][1]:
+            sketches.pop()
+        return msgspec.msgpack.encode((self.rows, cells, *chain.from_iterable(sketches)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Counts) and self.encode() == other.encode()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class _Encoded(msgspec.Struct, array_like=True):
+    rows: int
+    cells: dict[str, list[int]]
+    sample: bytes = b""
+    sampled: int = 0
+    clusters: bytes = b""
+    clustered: int = 0
+    contents: bytes = b""
+    sketched: int = 0
 
 
 class LabelCounts(msgspec.Struct, array_like=True):
@@ -65,6 +113,10 @@ class LabelCounts(msgspec.Struct, array_like=True):
     predictions: int = 0
     labelled: int = 0
     loss: int = 0
+    # Of labelled rows by bin of the calibration table; empty where there are none:
+    bin_rows: list[int] = []
+    bin_labels: list[int] = []  # sums
+    bin_predictions: list[int] = []  # sums in units of 2**-32
 
     @property
     def size(self) -> int:
@@ -75,6 +127,25 @@ class LabelCounts(msgspec.Struct, array_like=True):
         self.predictions += other.predictions
         self.labelled += other.labelled
         self.loss += other.loss
+        self.bin_rows = _sums(self.bin_rows, other.bin_rows)
+        self.bin_labels = _sums(self.bin_labels, other.bin_labels)
+        self.bin_predictions = _sums(self.bin_predictions, other.bin_predictions)
+
+    def follow(self, lows: Sequence[float], prediction: float, before: float | None, after: float | None) -> None:
+        """The label of a row changed from `before` to `after`; `lows` are where the bins begin.
+
+        >>> counts = LabelCounts()
+        >>> counts.follow([0.0, 0.5], 0.75, None, 1.0)
+        >>> counts.bin_rows, counts.bin_labels, counts.bin_predictions
+        ([0, 1], [0, 1], [0, 3221225472])
+        """
+        if not self.bin_rows:
+            self.bin_rows, self.bin_labels, self.bin_predictions = ([0] * len(lows) for _ in range(3))
+        k = max(0, bisect_right(lows, prediction) - 1)
+        rows = (after is not None) - (before is not None)
+        self.bin_rows[k] += rows
+        self.bin_labels[k] += int(after or 0) - int(before or 0)
+        self.bin_predictions[k] += rows * round(prediction / LOSS_UNIT)
 
     @property
     def coverage(self) -> float:
@@ -99,8 +170,19 @@ def count(profile: Profile, values: Mapping[str, Array]) -> Counts:
 
 def decode(data: bytes) -> Counts:
     """The inverse of `Counts.encode`."""
-    rows, cells = msgspec.msgpack.decode(data, type=tuple[int, dict[str, list[int]]])
-    return Counts(rows, {name: np.array(numbers, np.int64) for name, numbers in cells.items()})
+    found = msgspec.msgpack.decode(data, type=_Encoded)
+    cells = {name: np.array(numbers, np.int64) for name, numbers in found.cells.items()}
+    return Counts(
+        found.rows,
+        cells,
+        bottom_k.decode(found.sample, found.sampled) if found.sampled else None,
+        clusters.decode(found.clusters, found.clustered) if found.clustered else None,
+        bottom_k.decode(found.contents, found.sketched) if found.sketched else None,
+    )
+
+
+def _sums(one: list[int], other: list[int]) -> list[int]:
+    return [a + b for a, b in zip_longest(one, other, fillvalue=0)]
 
 
 def decode_labels(data: bytes) -> LabelCounts:

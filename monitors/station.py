@@ -139,6 +139,8 @@ class Station:
             marks=self._outbox.sealed,
             open_rows=ledger.open_rows,
             lag_s=0.0 if self._drained or not self._newest else max(0.0, self._now - self._newest),
+            doubled=ledger.marks.doubled,
+            conflicting=ledger.marks.conflicting,
         )
 
     def report(self, now: float, judged: Judged | None, *, stale: bool = False) -> Report:
@@ -189,7 +191,8 @@ class Station:
 
 def meaning(settings: Monitors) -> str:
     """What the numbers of slots stand for."""
-    return f"slots of {settings.slot_s} s by {settings.event_time} time"
+    named = f", a row a {settings.unit}" if settings.unit.startswith("cluster:") else ""
+    return f"slots of {settings.slot_s} s by {settings.event_time} time{named}"
 
 
 def _named(node: str, journal: Journal) -> str:

@@ -98,8 +98,11 @@ local q = import '../lib/queries.libsonnet';
 
   local monitors =
     local of(value, alarm) = '%s and %s == 1' % [q.most('model, version', value), q.most('model, version', alarm)];
-    local prediction = 'feature="_prediction"';
-    local features = q.metric('drift_alarm', 'feature!="_prediction"');
+    local prediction = 'feature="_prediction"', all = 'feature="_all"';
+    local drift(feature) = '%s unless %s == 1' % [  // where blocks are shorter than the correlation time it only explains
+      of(q.metric('drift_effect', feature + ', statistic="ks"'), q.metric('drift_alarm', feature)),
+      q.most('model, version', q.metric('alarm_severity', feature + ', severity="info"')),
+    ];
     local stale = q.most('model, version', q.metric('monitor_state', 'state="stale"'));
     local served = q.by('model, version', q.rate('requests_total', 'code="200"', '15m'));
     [
@@ -119,13 +122,14 @@ local q = import '../lib/queries.libsonnet';
         'FeatureDrift',
         'ticket',
         config.alarm_for,
-        'sum by (model, version) (%s) > 0' % q.most('model, version, feature', features),
+        drift(all),
         'Inputs are no longer those that a version was trained on',
         |||
-          {{ $value }} of the drift detectors of version {{ $labels.version }} of model {{ $labels.model }} alarm:
-          {{- range $i, $found := printf "max by (feature) (gaugeway_drift_alarm{model=%q,version=%q,feature!='_prediction'}
+          The features of version {{ $labels.version }} of model {{ $labels.model }} together are not as in its reference,
+          one of them by {{ $value | printf "%.3f" }} (Kolmogorov-Smirnov distance, 0 to 1). Found to have drifted:
+          {{- range $i, $found := printf "max by (feature) (gaugeway_drift_declared{model=%q,version=%q}
           == 1)" $labels.model $labels.version | query | sortByLabel "feature" }}{{ if $i }},{{ end }}
-          {{ $found.Labels.feature }}{{ end }}.
+          {{ $found.Labels.feature }}{{ else }} no feature for itself{{ end }}.
         |||,
         ['model', 'version'],
       ),
@@ -133,7 +137,7 @@ local q = import '../lib/queries.libsonnet';
         'PredictionDrift',
         'ticket',
         config.alarm_for,
-        of(q.metric('drift_effect', prediction + ', statistic="ks"'), q.metric('drift_alarm', prediction)),
+        drift(prediction),
         'What a version predicts is no longer what it predicted in training',
         |||
           Predictions of version {{ $labels.version }} of model {{ $labels.model }} are {{ $value | printf "%.3f" }} away

@@ -204,10 +204,10 @@ local q = import '../lib/queries.libsonnet';
                       [panels.query(q.by('reason', q.rate('monitor_dropped_total')), '{{reason}}')],
                       stack=true),
     panels.timeseries('Missing values', 'Which share of its worst feature does a version not get?', [
-      panels.query(q.most('model, version', q.metric('missing_ratio', q.version)), '{{model}} {{version}}'),
+      panels.query(q.most('model, version', q.metric('quality_ratio', q.version + ', check="missing"')), '{{model}} {{version}}'),
     ], 'percentunit', max=1),
     panels.timeseries('Values out of range', 'Which share of its worst feature lies outside of what the reference knows?', [
-      panels.query(q.most('model, version', q.metric('out_of_range_ratio', q.version)), '{{model}} {{version}}'),
+      panels.query(q.most('model, version', q.metric('quality_ratio', q.version + ', check=~"below|above"')), '{{model}} {{version}}'),
     ], 'percentunit', max=1),
     panels.timeseries('Delay of the monitors',
                       'How old is what the monitors have not read yet?',

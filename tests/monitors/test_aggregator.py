@@ -1,3 +1,4 @@
+import math
 import sqlite3
 
 import msgspec
@@ -15,7 +16,7 @@ from tests.monitors.traffic import START, manifest, packed, profile, stream
 
 SETTINGS = Monitors(
     event_time="request", slot_s=3600, block_s=6 * 3600, block_rows=50, lateness_s=600, label_horizon_s=4 * 3600,
-    false_alarms_days=5,
+    false_pages_per_90_days=18,
 )  # fmt: skip
 NOW = START + 10**8
 VERSIONS = [Version(manifest(version), profile()) for version in ("1", "2")]
@@ -157,9 +158,8 @@ def test_quality_is_read_from_the_cells() -> None:
     core.ingest(packed(records), KNOWN, NOW)
     judge.take("a", [parcel(core.seal(START + 10 * 86400))])
     judge.judge(["a"], NOW)
-    quality = judge.verdicts(("m", "1")).quality["x0"]
-    assert (quality.missing, quality.unseen) == (0.0, None)
-    assert quality.out_of_range == pytest.approx(0.5, abs=0.05)
+    found = {name: check.ratio for name, check in judge.verdicts(("m", "1")).checks.quality.checks["x0"].items()}
+    assert found == {"missing": 0.0, "below": 0.0, "above": pytest.approx(0.5, abs=0.1), "constant": 0.0}
 
 
 def test_a_version_without_a_profile_has_no_data_and_says_what_is_not_monitored() -> None:
@@ -169,3 +169,24 @@ def test_a_version_without_a_profile_has_no_data_and_says_what_is_not_monitored(
     assert found.state == "no_data"
     assert "drift is not monitored: the version has no reference profile" in found.notes
     assert "labels are not monitored: the version declares no task" in found.notes
+
+
+def test_the_budget_is_divided_among_the_versions_that_have_rows() -> None:
+    records, _ = stream(600, spacing_s=120)
+    (core,), judge, journal = ledgers(1), aggregator(), Journal(None, "test")
+    only_first = [record for record in records[:300] if record.version == "1"]
+    core.ingest(packed(only_first + records[300:]), KNOWN, NOW)
+    judge.take("a", [parcel(core.seal())])
+    judge.judge(["a"], NOW)
+    of_one = judge.verdicts(("m", "1")).drift["_all"].threshold
+    found = judge.budget
+    each = found.pagers // 2
+    assert [(change.version, change.joined, change.pagers) for change in found.changes] == [
+        ("1", True, each), ("2", True, 2 * each),
+    ]  # fmt: skip
+    assert found.changes[1].at >= records[299].event_times[0] - SETTINGS.slot_s
+    assert of_one == pytest.approx(math.log(found.run_blocks)) and found.run_blocks == 2 * each * 5 * 86400 / (6 * 3600)
+    judge.save(journal)
+    restored = aggregator()
+    restored.load(journal)
+    assert restored.budget == found

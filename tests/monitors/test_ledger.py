@@ -126,6 +126,18 @@ def test_what_waits_is_what_open_label_slots_lack_and_late_labels_are_counted() 
     assert subject.label(early, NOW).late == 0
 
 
+def test_a_book_of_before_metrics_begins_them_and_survives_what_is_taken_back() -> None:
+    subject = ledger()
+    ingest(subject, [record(["a", "b"], np.zeros((2, FEATURES), np.float32), [START, START])])
+    book = subject.books["m", "1"]
+    book.tables = None
+    subject.label([Label("m", "a", 0, 1.0, START)], NOW)
+    ingest(subject, [record(["c"], X, [START])])
+    subject.label([Label("m", "a", 0, 0.0, START + 1), Label("m", "b", 0, 1.0, START)], NOW)
+    metrics = scorecard(book.tables, 1).metrics
+    assert book.joined == 2 and all(0 <= metric.lower <= metric.value <= metric.upper for metric in metrics.values())
+
+
 def test_a_kpi_goes_the_way_of_its_label() -> None:
     subject = ledger()
     version = Version(msgspec.structs.replace(manifest("1"), kpi_range=(0.0, 100.0)), profile())
@@ -191,9 +203,8 @@ def test_a_shadow_is_counted_for_its_version_and_gets_the_same_label() -> None:
 def test_a_label_that_cannot_be_judged_is_refused_with_a_reason() -> None:
     subject = ledger()
     ingest(subject, [record(["a"], X, [START])])
-    assert subject.refusal("m", 0.0) is None
-    assert subject.refusal("m", 2.0) == "label of a classification must be 0 or 1, got 2"
-    assert subject.refusal("nobody", 2.0) is None
+    labels = [Label("m", "a", 0, 0.0, START), Label("m", "a", 0, 2.0, START), Label("nobody", "a", 0, 2.0, START)]
+    assert subject.refusals(labels) == [None, "label of a classification must be 0 or 1, got 2", None]
 
 
 def test_other_content_under_a_version_starts_its_book_anew() -> None:

@@ -1,12 +1,15 @@
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from monitors.monitor import ALL, Monitor
+from monitors.budget import ALL
+from monitors.drift.joint import JOINT
+from monitors.monitor import Monitor
 from monitors.reference import PREDICTION, Profile, build
 from monitors.slot import Counts, LabelCounts, count
 from serving.config import Monitors
@@ -82,7 +85,7 @@ def test_two_sidecars_and_a_restart_give_the_same_bits(
 def test_a_shift_is_found_by_its_feature_and_by_all() -> None:
     monitor = fed(Monitor(PROFILE, HOURLY, 2), [0.0] * 5 + [1.0] * 8)
     verdicts = monitor.drift()
-    assert set(verdicts) == {"f0", "f1", "f2", PREDICTION, ALL}
+    assert set(verdicts) == {"f0", "f1", "f2", PREDICTION, ALL, JOINT}
     assert [name for name, verdict in verdicts.items() if verdict.alarm] == ["f0", ALL]
     assert verdicts["f0"].psi > 0.3 > 0.05 > abs(verdicts["f1"].psi)
     assert verdicts["f0"].since is not None and 6 * 3600 < verdicts["f0"].since <= 9 * 3600
@@ -91,7 +94,7 @@ def test_a_shift_is_found_by_its_feature_and_by_all() -> None:
 
 def test_the_promise_holds_for_all_features_together() -> None:
     """A = 20, four features: alarms of `_all` on 12 null streams of 60 blocks."""
-    short = Monitors(slot_s=3600, block_s=3600, false_alarms_days=1e-6)
+    short = Monitors(slot_s=3600, block_s=3600, false_pages_per_90_days=1e6)
     found = 0
     for seed in range(12):
         monitor, rng, since = Monitor(PROFILE, short, 1), np.random.default_rng(seed), None
@@ -104,13 +107,9 @@ def test_the_promise_holds_for_all_features_together() -> None:
 
 
 def test_the_budget_is_shared_by_the_pagers() -> None:
-    monitor = Monitor(PROFILE, Monitors(false_alarms_days=90, block_s=3600), pagers=2)
-    assert monitor.run_blocks == 2 * 90 * 24
-    assert monitor.threshold == pytest.approx(np.log(4320))
-    assert monitor.promise().startswith(
-        "At most one false alarm in 90 days on average"
-        " (each of 2 alarms at most one in 4320 blocks of 1 h), as long as (1) "
-    )
+    monitor = Monitor(PROFILE, Monitors(false_pages_per_90_days=2, block_s=3600), pagers=2)
+    assert monitor.run_blocks == 2 * 45 * 24
+    assert monitor.threshold == pytest.approx(np.log(2160))
 
 
 def test_the_promise_names_its_assumptions() -> None:
@@ -191,16 +190,66 @@ def test_a_new_threshold_takes_the_evidence_along() -> None:
     monitor = Monitor(PROFILE, HOURLY, 20)
     monitor.restore(saved)
     assert monitor.encode() == saved
+    assert monitor.drift()[ALL].threshold == pytest.approx(np.log(4_320))  # of the newest judged block
+    fed(monitor, [0.15], first=6)
     assert monitor.drift()[ALL].threshold == pytest.approx(np.log(43_200))
 
 
 def test_a_year_of_drift_stays_finite() -> None:
     monitor = fed(Monitor(PROFILE, HOURLY, 2), [5.0] * 300, rows=1_000)
     assert all(np.isfinite(verdict.log_e) for verdict in monitor.drift().values())
-    assert len(monitor.encode()) < 10_000
+    assert len(monitor.encode()) < 12_000
 
 
 def test_slots_come_in_order() -> None:
     monitor = fed(Monitor(PROFILE, HOURLY, 2), [0.0] * 3)
     with pytest.raises(ValueError, match="slot 2 comes after slot 2"):
         monitor.fold(2, Counts())
+
+
+def test_a_block_as_the_unit_promises_whatever_its_rows_depend_on() -> None:
+    blocks = Monitors(slot_s=3600, block_s=3600, unit="block")
+    monitor = fed(Monitor(PROFILE, blocks, 2), [0.0] * 5 + [2.0] * 20)
+    assert "on average over a block" in monitor.assumptions[0] and "however its own rows" in monitor.assumptions[1]
+    rows = fed(Monitor(PROFILE, HOURLY, 2), [0.0] * 5 + [2.0] * 20)
+    alarmed, sooner = monitor.drift()["f0"].since, rows.drift()["f0"].since
+    assert alarmed is not None and sooner is not None and alarmed > sooner
+    assert [found.feature for found in rows.which()] == ["f0"]
+
+
+def slow_profile() -> Profile:
+    """Five hundred hours, a level that stays for about ten of them."""
+    rng = np.random.default_rng(4)
+    level = np.repeat(np.sin(np.arange(500) / 12), 60)
+    values = {"f0": level + rng.normal(size=30_000), "f1": rng.normal(size=30_000)}
+    return build(values, {}, time=np.arange(30_000) * 60.0, block_s=3_600.0)
+
+
+def test_blocks_shorter_than_the_correlation_time_call_nobody() -> None:
+    slow = slow_profile()
+    assert slow.correlated(3_600.0).keys() == {"f0"} and not slow.correlated(86_400.0)
+    allowed = msgspec.structs.replace(HOURLY, allow_correlated_blocks=True)
+    rng = np.random.default_rng(5)
+    blocks = [{"f0": rng.normal(3.0, size=300), "f1": rng.normal(size=300)} for _ in range(30)]
+    seen = {}
+    for name, hourly in (("default", HOURLY), ("allowed", allowed)):
+        monitor = seen[name] = Monitor(slow, hourly, 1)
+        for hour, values in enumerate(blocks):
+            monitor.fold(hour, count(slow, values))
+    for monitor in seen.values():
+        assert monitor.drift()[ALL].alarm and monitor.drift()["f0"].alarm
+    assert (seen["default"].state, seen["allowed"].state) == ("ok", "alarm")
+    assert (seen["default"].drift()[ALL].severity, seen["allowed"].drift()[ALL].severity) == ("info", "ticket")
+    sentence = "blocks of 1 h are shorter than the correlation time of f0 ("
+    assert all(sentence in monitor.promise() for monitor in seen.values())
+    assert "call nobody" in seen["default"].promise() and "call nobody" not in seen["allowed"].promise()
+    assert sentence not in seen["default"].drift()["f1"].promise
+    (note,) = (note for note in slow.notes if note.startswith("correlation times: f0 "))
+    assert note.endswith(" h; blocks of 1 h are shorter than those of f0")
+
+
+def test_blocks_as_long_as_the_correlation_time_call() -> None:
+    daily = Monitors(slot_s=3600, block_s=86_400, block_rows=100)
+    monitor = Monitor(slow_profile(), daily, 1)
+    assert "correlation time" not in monitor.promise()
+    assert monitor.drift()[ALL].severity == "ticket"

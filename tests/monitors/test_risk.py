@@ -89,3 +89,17 @@ def test_a_bound_of_one_cannot_be_exceeded() -> None:
     verdict = watch.verdict(THRESHOLD, LabelCounts())
     assert (verdict.state, verdict.log_e) == ("unfit", 0.0)
     assert "not below 1" in verdict.note
+
+
+def test_the_time_of_the_rise_and_the_loss_since_then_stand_beside_the_alarm() -> None:
+    rng = np.random.default_rng(3)
+    subject = RiskWatch(RISK, Monitors())
+    for day in range(30):
+        mean = float(rng.binomial(400, 0.1 if day < 18 else 0.4) / 400)
+        subject.judge(sealed(mean, 400, 400), 86400.0 * (day + 1), THRESHOLD, 10)
+    found = subject.verdict(THRESHOLD, LabelCounts())
+    assert found.onset is not None and abs(found.onset.at / 86400 - 18) <= 1
+    assert found.onset.earliest <= found.onset.at <= found.onset.latest
+    assert found.lately == pytest.approx(0.4, abs=0.02)
+    subject.reset()
+    assert subject.verdict(THRESHOLD, LabelCounts()).onset is None
