@@ -25,7 +25,7 @@ Counts = NDArray[np.int64]
 def explain(
     name: str,
     law: Marginal,
-    window_counts: Sequence[Sequence[int]] | NDArray[np.int64],
+    window_counts: Sequence[Sequence[int] | Counts] | Counts,
     times: Sequence[float],
     *,
     log_e: Sequence[float] = (),

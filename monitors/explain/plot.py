@@ -1,6 +1,5 @@
 """An explanation as a picture. Needs the extra `plots`."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib import dates, pyplot  # the backend is chosen before
 from matplotlib.axes import Axes
 
 REFERENCE, NOW, EVIDENCE, THRESHOLD, CHANGE = "#999999", "#d62728", "#1f77b4", "#333333", "#ff7f0e"
+DAY = 86400.0
 _LONGEST = 24  # characters of a cell's name
 
 
@@ -58,19 +58,18 @@ def _cells(axes: Axes, found: Explanation) -> None:
 
 
 def _evidence(axes: Axes, found: Explanation) -> None:
-    moments = [datetime.fromtimestamp(point.end, UTC) for point in found.evidence]
-    axes.plot(moments, [point.log_e for point in found.evidence], color=EVIDENCE, marker=".", label="evidence")
+    days = [point.end / DAY for point in found.evidence]  # since 1970, as matplotlib counts
+    axes.plot(days, [point.log_e for point in found.evidence], color=EVIDENCE, marker=".", label="evidence")
     axes.axhline(found.threshold, color=THRESHOLD, linestyle="--", label="raises an alarm")
     if found.onset is not None:
-        first, last = (datetime.fromtimestamp(at, UTC) for at in (found.onset.earliest, found.onset.latest))
-        if first < last:
-            axes.axvspan(first, last, color=CHANGE, alpha=0.15)
-        axes.axvline(datetime.fromtimestamp(found.onset.at, UTC), color=CHANGE, label="likeliest change")
+        if found.onset.earliest < found.onset.latest:
+            axes.axvspan(found.onset.earliest / DAY, found.onset.latest / DAY, color=CHANGE, alpha=0.15)
+        axes.axvline(found.onset.at / DAY, color=CHANGE, label="likeliest change")
     if found.again is not None:
-        axes.axvline(datetime.fromtimestamp(found.again.at, UTC), color=CHANGE, linestyle="-.", label="and again")
+        axes.axvline(found.again.at / DAY, color=CHANGE, linestyle="-.", label="and again")
     if found.since is not None:
-        axes.axvline(datetime.fromtimestamp(found.since, UTC), color=NOW, linestyle=":", label="alarm raised")
-    locator = dates.AutoDateLocator()
+        axes.axvline(found.since / DAY, color=NOW, linestyle=":", label="alarm raised")
+    locator = dates.AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.set_ylabel("nats")

@@ -24,7 +24,7 @@ class Points:
 
     def shares(self, law: Marginal) -> Floats:
         """What of them falls into each cell of `law`, shape (K,)."""
-        return np.bincount(law.cells(self.values), self.weights, minlength=law.size)
+        return np.bincount(law.cells(self.values), self.weights, minlength=law.size).astype(np.float64, copy=False)
 
 
 def points(law: Marginal) -> Points:

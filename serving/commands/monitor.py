@@ -101,7 +101,8 @@ def _tell(done: dict[str, Any], what: str, as_json: bool) -> None:
 
 def _plotter() -> Callable[[Path, dict[str, Any]], None]:
     try:
-        from monitors.explain.plot import Explanation, draw
+        from monitors.explain.explanation import Explanation
+        from monitors.explain.plot import draw
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
@@ -133,7 +134,7 @@ def _moment(at: float) -> str:
 
 
 def _lines(texts: list[str]) -> str:
-    return "\n".join(texts) or "-"
+    return escape("\n".join(texts)) or "-"
 
 
 def _loss(version: dict[str, Any]) -> str:
