@@ -196,8 +196,8 @@ class Repository:
         with self._database.writing() as connection:  # one after the other, so that numbers rise as they are seen
             if _find(connection, model, version) is None:
                 raise _unknown(connection, model, version)
-            written = connection.execute(orders.insert().values(**row, time=time.time()))
-            return int(written.inserted_primary_key[0])
+            written = orders.insert().values(**row, time=time.time()).returning(orders.c.number)
+            return int(connection.execute(written).scalar_one())
 
     def table(self) -> Table | None:
         """The routing table that was kept last."""
