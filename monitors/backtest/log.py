@@ -40,7 +40,9 @@ class Verdict(Protocol):
 def by_subject(said: Verdicts) -> dict[str, Verdict]:
     """All verdicts that may raise an alarm."""
     checks = said.checks
-    others = {QUALITY: checks.quality, CALIBRATION: checks.calibration, COVERAGE: checks.coverage}
+    others: dict[str, Verdict] = {
+        QUALITY: checks.quality, CALIBRATION: checks.calibration, COVERAGE: checks.coverage,
+    }  # fmt: skip
     return {RISK: said.risk, **others, **said.drift}
 
 

@@ -14,8 +14,9 @@ from monitors.budget import ALL, COVERAGE, QUALITY, RISK
 from monitors.checkup import CALIBRATION
 from monitors.drift.joint import JOINT
 from monitors.explain.cells import percent
+from monitors.fairness import TooFew
 from monitors.reference import PREDICTION
-from monitors.scorecard import Metrics, TooFew
+from monitors.scorecard import Metrics
 
 _CSS = Path(__file__).with_name("page.css")
 _BADGES: dict[Severity, str] = {"page": "▲ PAGE", "ticket": "■ TICKET", "info": "● EXPLAINS"}

@@ -47,8 +47,8 @@ class Ruler:
         [1, 2, 2]
         """
         if self.rows is not None:
-            return np.arange(first, first + n) // self.rows
-        return np.floor(self.slots(time) * self.slot_s / self.block_s).astype(np.int64)
+            return np.asarray(np.arange(first, first + n) // self.rows)
+        return np.asarray(np.floor(self.slots(time) * self.slot_s / self.block_s), np.int64)
 
     def slots(self, time: Array | None) -> NDArray[np.int64]:
         return np.floor(np.asarray(time, np.float64) / self.slot_s).astype(np.int64)
