@@ -60,7 +60,7 @@ def dispersion(counts: NDArray[np.int64]) -> float:
     True
     """
     spread = _spread(counts)
-    known = np.sort(spread[~np.isnan(spread)]).tolist()  # np.quantile takes six times as long
+    known: list[float] = np.sort(spread[~np.isnan(spread)]).tolist()  # np.quantile takes six times as long
     if not known:
         return 1.0
     below, share = divmod(0.9 * (len(known) - 1), 1)

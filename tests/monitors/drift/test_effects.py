@@ -26,8 +26,8 @@ cells = st.lists(st.integers(0, 10**5) | st.integers(0, 10**15), min_size=K, max
 worth = st.floats(1.0, 1e4)
 
 
-def table(counts: NDArray[np.int64], reference: NDArray[np.int64], *design_effects: float) -> Table:
-    return Table(counts, reference, *design_effects, points=np.broadcast_to(POINTS, counts.shape))
+def table(counts: NDArray[np.int64], reference: NDArray[np.int64], d: float = 1.0, e: float = 1.0) -> Table:
+    return Table(counts, reference, d, e, np.broadcast_to(POINTS, counts.shape))
 
 
 def law(shift: float, missing: float = 0.05) -> NDArray[np.float64]:
@@ -57,7 +57,7 @@ def test_estimates_lie_in_their_intervals_and_these_within_bounds(
 )
 def test_of_nothing_or_of_one_cell_it_is_zero(name: str, counts: list[int], reference: list[int]) -> None:
     estimate = EFFECTS[name](table(np.array(counts), np.array(reference)), 0.95)
-    assert (estimate.value, estimate.low) == (0.0, 0.0) and not np.isnan(estimate.high)
+    assert estimate.value == estimate.low == 0.0 and not np.isnan(estimate.high)
 
 
 def test_without_rows_nothing_is_excluded(name: str) -> None:

@@ -72,7 +72,7 @@ def test_state_of_other_features_is_left_aside() -> None:
 @pytest.mark.parametrize(
     ("profile", "note"),
     [
-        (msgspec.structs.replace(PROFILE, sample=None), "the profile has no sample of the reference's rows"),
+        (msgspec.structs.replace(PROFILE, sample=None), "the profile has no sample of rows"),
         (build(rows(np.random.default_rng(1), 800, 0.8), {}), "reference too small: a sample of 800 rows"),
     ],
 )
@@ -80,6 +80,16 @@ def test_why_it_is_not_judged(profile: Profile, note: str) -> None:
     monitor = fed(Monitor(profile, HOURLY, 2), [0.8] * 3)
     verdict = monitor.drift()[JOINT]
     assert verdict.note.startswith(note) and (verdict.blocks, verdict.promise) == (0, "")
+
+
+def test_rows_that_teach_and_rows_that_are_kept_are_of_different_blocks() -> None:
+    """Else a cluster would be on both sides, and what was learned of it be taken for the reference."""
+    day = np.arange(9_000) // 1_000
+    profile = build({"day": day, "x": np.arange(9_000.0)}, {"day": "categorical"}, time=day * 86400.0 + 3600)
+    assert profile.sample is not None
+    cells = np.frombuffer(profile.sample.cells, np.uint8).reshape(-1, 2)[:, 0]
+    taught, kept = set(cells[::2].tolist()), set(cells[1::2].tolist())
+    assert (len(taught), len(kept)) == (5, 4) and not taught & kept
 
 
 def test_rows_of_named_clusters_are_not_judged() -> None:
