@@ -180,10 +180,12 @@ class Encoder:
 
     def _layout(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
         left = iter(shapes)
-        parts = [tuple(Tensor(*name, next(left)) for name in part) if shapes else () for part in self._parts]
+        inputs, outputs, extras = (
+            tuple(Tensor(*name, next(left)) for name in part) if shapes else () for part in self._parts
+        )
         if len(self._layouts) >= _MAX_LAYOUTS:
             self._layouts.clear()
-        layout = Layout(*self._of, tuple(self.codes), *parts, self._excerpt)
+        layout = Layout(*self._of, tuple(self.codes), inputs, outputs, extras, self._excerpt)
         found = self._layouts[len(self.codes), shapes] = msgspec.msgpack.encode(layout)
         return found
 

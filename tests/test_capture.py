@@ -103,6 +103,12 @@ def done(*arguments: str) -> Any:
     return json.loads(found.output)
 
 
+def query(sql: str) -> list[Any]:
+    relation = duckdb.sql(sql)
+    assert relation is not None
+    return relation.fetchall()
+
+
 def test_what_is_captured_is_listed(home: Path) -> None:
     found = done("list")
     assert [(one["model"], one["version"], one["rows"]) for one in found] == [
@@ -117,7 +123,7 @@ def test_an_export_says_how_many_rows_it_has(home: Path) -> None:
     assert done("export", "flights", "a.parquet") == {"rows": REQUESTS, "to": "a.parquet"}
     day = ["--since", "2025-11-25", "--until", "2025-11-26T00:00:00+00:00"]
     assert done("export", "flights", "b.parquet", "--version", "2", *day)["rows"] == 12
-    assert duckdb.sql("SELECT count(*) FROM 'b.parquet' WHERE version = '2'").fetchall() == [(12,)]
+    assert query("SELECT count(*) FROM 'b.parquet' WHERE version = '2'") == [(12,)]
 
 
 @pytest.mark.parametrize(
@@ -174,11 +180,11 @@ def test_the_queries_of_the_document_give_what_was_captured(home: Path) -> None:
     done("export", "flights", "flights", "--by-day")
     hourly, versions, daily, reference = blocks("sql")
     labelled = range(0, REQUESTS, 3)
-    found = duckdb.sql(hourly).fetchall()
+    found = query(hourly)
     assert [row[1] for row in found] == [1.0] * len(labelled)
     assert [row[2] for row in found] == [float((k % 10 > 5) == (k >= REQUESTS // 2)) for k in labelled]
-    assert [(row[0], row[1], row[2]) for row in duckdb.sql(versions).fetchall()] == [("2", "AA", 30), ("1", "UA", 30)]
-    days = duckdb.sql(daily).fetchall()
+    assert [(row[0], row[1], row[2]) for row in query(versions)] == [("2", "AA", 30), ("1", "UA", 30)]
+    days = query(daily)
     assert [row[1] for row in days] == [24, 24, 4] and days[0][2] == np.median([100.0 * k for k in range(8, 32)])
     duckdb.sql(reference)
     signature = Signature(SPECS, ())
