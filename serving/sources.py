@@ -15,6 +15,7 @@ from pyarrow import csv, parquet
 from serving.errors import PublishRefused
 
 BATCH_ROWS = 2**16
+READ_BYTES = 2**20  # of a column at once, instead of all that a row group has of it
 CSV_BLOCK_BYTES = 2**24  # of a file that are parsed at once; the types of columns are guessed from the first
 SUFFIXES = (".parquet", ".parq")
 
@@ -62,7 +63,8 @@ class Parquet:
     def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         schema = self._common(names)
         for path in self._paths:
-            with parquet.ParquetFile(path) as file:
+            # Not fetched ahead, which would keep all row groups in memory until the end.
+            with parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(names)):
                     yield plain(_flat(batch, names)).cast(schema)
 
