@@ -82,10 +82,10 @@ class _Table:
         self._path, self._features, self._columns, self._ruler = path, features, columns, ruler
         self._rows = Rows(path, [*features, *columns.parts])
 
-    def sample(self) -> tuple[Part, NDArray[np.int64]]:
-        """And where its rows stand among all."""
+    def sample(self) -> tuple[Part, tables.Sample]:
+        """Some rows, or all where these are few, and where they stand among all."""
         sample = self._rows.sample()
-        return self._part(sample.part, sample.numbers), sample.numbers
+        return self._part(sample.part, sample.numbers), sample
 
     def parts(self, rows: int) -> Iterator[tuple[Part, Array | None, Array | None]]:
         """Each with its label times and clusters, if there are any."""
@@ -115,7 +115,8 @@ def _check(columns: Columns) -> None:
         raise BadRequest("--label-time needs --label, and --timestamp for the time of the prediction")
     if columns.label is not None and columns.prediction is None:
         raise BadRequest("--label needs --prediction: the loss is of a prediction and its label")
-    twice = [name for name in columns.parts if columns.parts.count(name) > 1 or name in columns.features]
+    features = columns.features.keys() - {columns.cluster}  # a cluster may be a feature too
+    twice = [name for name in columns.parts if columns.parts.count(name) > 1 or name in features]
     if twice:
         raise BadRequest(f"column {twice[0]!r} is named twice, expected each column in one place")
 
@@ -150,14 +151,11 @@ def _of_reference(path: Path, columns: Columns) -> Columns:
 
 
 def _profile(known: _Table, columns: Columns, ruler: Ruler, task: Task | None) -> Profile:
-    sample, numbers = known.sample()
-    parts = (
-        [sample]
-        if len(numbers) and numbers[-1] + 1 == len(numbers)
-        else (part for part, *_ in known.parts(tables.PART_ROWS))
-    )
+    sample, drawn = known.sample()
+    rest = (part for part, *_ in known.parts(tables.PART_ROWS))
+    parts = [sample] if drawn.rows == len(drawn.part) else rest
     kinds = {name: kind for name, kind in columns.features.items() if kind}
-    return of_parts(sample, numbers, parts, kinds, task=task or _task(sample), block_s=ruler.block_s)
+    return of_parts(sample, drawn.numbers, parts, kinds, task=task or _task(sample), block_s=ruler.block_s)
 
 
 def _task(sample: Part) -> Task | None:

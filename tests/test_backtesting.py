@@ -90,6 +90,12 @@ def test_one_row_of_a_cluster_counts(folder: Path, tmp_path: Path) -> None:
     assert apart.settings["unit"] == "cluster:user"
 
 
+def test_a_cluster_may_be_a_feature_too(folder: Path) -> None:
+    columns = Columns(timestamp="at", cluster="carrier", features={"temp": None, "carrier": None})
+    found = backtest(folder / "reference.parquet", folder / "data.parquet", columns, SETTINGS)
+    assert found.blocks[0].features.keys() == {"temp", "carrier"}
+
+
 def test_without_a_time_blocks_are_of_rows(folder: Path) -> None:
     columns = Columns(prediction="p", label="late", features={"temp": "numeric"})
     found = backtest(folder / "reference.parquet", folder / "data.parquet", columns, Monitors(), block_rows=400)
