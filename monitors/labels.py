@@ -354,13 +354,10 @@ class LabelStore:
 
     def _again(self, label: Label, known: Truth, slot: int, rows: list[np.void], result: Arrival) -> None:
         truth = Truth(label.time, label.label, label.kpi)
-        if truth == known:
-            result.doubled += 1
-            return
-        lost = min(truth, known)
-        new = self._sql.execute(
-            "INSERT OR IGNORE INTO history VALUES (?,?,?,?,?,?)", (*label[:3], *lost[:2], slot)
-        ).rowcount
+        new = 0
+        if truth[:2] != known[:2]:
+            lost = (*label[:3], *min(truth, known)[:2], slot)
+            new = self._sql.execute("INSERT OR IGNORE INTO history VALUES (?,?,?,?,?,?)", lost).rowcount
         result.conflicting += new
         result.doubled += 1 - new
         if truth > known:

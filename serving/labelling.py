@@ -30,7 +30,7 @@ class Outcome:
         told = [msgspec.to_builtins(one) for one in batch.refused]
         for one in answer.get("refused", []):
             place = batch.places[one["index"]]
-            told.append({**one, "index": place.index} | ({} if place.line is None else {"line": place.line}))
+            told.append({**one, "index": place.at} | ({} if place.line is None else {"line": place.line}))
         self.refused += len(told)
         self.named += sorted(told, key=lambda one: int(one["index"]))[: MAX_REFUSED - len(self.named)]
 

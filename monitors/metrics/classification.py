@@ -73,10 +73,11 @@ def _table(plan: Plan, sums: Sums) -> Table:
     inner = edges(plan.threshold)
     n = len(inner) + 1
     rows = sums / plan.design_effect
-    losses = (rows[:, 3 * n + k] * LOSS_UNIT for k in range(4))
-    cut = int(np.searchsorted(inner, plan.threshold, side="right"))
-    scores = rows[:, 2 * n : 3 * n] * LOSS_UNIT
-    return Table(rows[:, :n], rows[:, n : 2 * n], scores, *losses, inner, cut, plan.design_effect)
+    squared, fourth, nats, nats_squared = (rows[:, 3 * n + k] * LOSS_UNIT for k in range(4))
+    return Table(
+        rows[:, :n], rows[:, n : 2 * n], rows[:, 2 * n : 3 * n] * LOSS_UNIT, squared, fourth, nats, nats_squared,
+        inner, int(np.searchsorted(inner, plan.threshold, side="right")), plan.design_effect,
+    )  # fmt: skip
 
 
 def _confusion(table: Table) -> tuple[Floats, Floats, Floats, Floats]:

@@ -53,7 +53,8 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     def rows(self, sums: Sums) -> Sums:
         """Labelled rows behind sums of shape (segments, width): shape (segments,)."""
         first = 1 if self.task == "regression" else 2 * (len(edges(self.threshold)) + 1)
-        return sums[:, :first].sum(1)
+        found: Sums = sums[:, :first].sum(1)
+        return found
 
     def count(
         self, scores: Floats, labels: Floats, signs: Sums, places: NDArray[np.intp] | None = None, rows: int = 1,
@@ -75,7 +76,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         found = np.zeros((rows, self.width), np.int64)
         place = np.zeros(len(scores), np.intp) if places is None else places
         for column, value in zip(columns, values, strict=True):
-            np.add.at(found, (place, column), value * signs)
+            np.add.at(found.ravel(), place * self.width + column, value * signs)
         return found
 
 

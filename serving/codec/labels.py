@@ -32,7 +32,7 @@ class Refused(msgspec.Struct, frozen=True, omit_defaults=True):
 class Place(NamedTuple):
     """Of a label in a body; no line where it is no NDJSON."""
 
-    index: int
+    at: int  # index among those sent
     line: int | None = None
 
 
@@ -67,8 +67,8 @@ def decode_labels(
     body as a whole is no JSON.
 
     >>> labels, refused = decode_labels(b'[{"id": "a", "label": 1, "time": "1970-01-01T00:00:09Z"}, {"id": "b"}]')
-    >>> labels, refused[0].index, refused[0].reason
-    ([Label(id='a', label=1, time=9.0, row=0)], 1, 'Object missing required field `label`')
+    >>> [(label.id, label.label, label.time) for label in labels], refused[0].index, refused[0].reason
+    ([('a', 1, 9.0)], 1, 'Object missing required field `label`')
     """
     text = bytes(body).strip()
     try:
@@ -85,7 +85,7 @@ def label_batches(body: bytes | memoryview, content_type: str | None, now: float
     """As `decode_labels`, at most 4096 at a time; of NDJSON no more than these are in memory beside the body.
 
     >>> [batch.places for batch in label_batches(b'{"id": "a", "label": 1}\\n\\n{', "application/x-ndjson", now=0.0)]
-    [[Place(index=0, line=1)]]
+    [[Place(at=0, line=1)]]
     """
     text = bytes(body)
     if text[:64].lstrip().startswith(b"[") or not ((content_type and "ndjson" in content_type) or b"\n{" in text):

@@ -11,10 +11,10 @@ NAMES = ["a", "b", "c"]
 
 def table(groups: list[dict[tuple[float, float], int]]) -> tuple[Sums, list[tuple[int, int]]]:
     """Sums and offered predictions of groups, each rows by score and label."""
-    sums = [
-        PLAN.count(*(np.array(column) for column in zip(*group, strict=True)), np.array([*group.values()]))[0]
-        for group in groups
-    ]
+    sums = []
+    for group in groups:
+        scores, labels = (np.array(column) for column in zip(*group, strict=True))
+        sums.append(PLAN.count(scores, labels, np.array([*group.values()]))[0])
     offered = [(sum(g.values()), sum(n for (score, _), n in g.items() if score >= 0.5)) for g in groups]
     return np.stack(sums), offered
 

@@ -35,7 +35,7 @@ def add(subject: LabelStore, found: Sequence[Prediction]) -> Added:
         rows = list(group)
         ids = [p.id.encode() for p in rows]
         sizes, request = np.array([len(id) for id in ids]), np.arange(len(rows))
-        facts = [(p.row, p.slot, p.value, p.time, p.counted) for p in rows]
+        facts = [(p.row, p.slot, p.value, p.time, p.counted, p.segment) for p in rows]
         columns = [np.array(column) for column in zip(*facts, strict=True)]
         result = subject.add_predictions(Predictions(model, version, lane, b"".join(ids), sizes, request, *columns))
         kept = [p._replace(sampling=result.sampling) for p, k in zip(rows, result.admitted.tolist(), strict=True) if k]
@@ -60,12 +60,14 @@ class Oracle:
     def joined(self) -> dict[Prediction, Truth]:
         truths: dict[tuple[str, str, int], list[Truth]] = {}
         for label in self.labels:
-            truths.setdefault(label[:3], []).append(Truth(label.time, label.label))
+            truths.setdefault(label[:3], []).append(Truth(label.time, label.label, label.kpi))
         holders = {p[:4]: p for p in sorted(self.predictions, key=lambda p: p.time)}
         return {p: max(truths[p[:3]]) for p in holders.values() if p[:3] in truths}
 
     def conflicting(self) -> int:
-        return sum(n - 1 for n in Counter(key for key, _ in {(label[:3], label[3:]) for label in self.labels}).values())
+        return sum(
+            n - 1 for n in Counter(key for key, _ in {(label[:3], label[3:5]) for label in self.labels}).values()
+        )
 
 
 def follow(matches: list[Match], state: dict[Prediction, Truth]) -> None:
@@ -80,9 +82,16 @@ ids = st.sampled_from(["a", "b", "c"])
 predictions = st.builds(
     Prediction, st.just("m"), ids, st.integers(0, 1), st.sampled_from(["", "9"]), st.just("1"), st.integers(0, 3),
     st.floats(0, 1), st.integers(0, 10**9).map(float), st.booleans(), st.just(1.0),
+    st.integers(0, 2**16 - 1),
 )  # fmt: skip
 labels = st.builds(
-    Label, st.just("m"), ids, st.integers(0, 1), st.sampled_from([0.0, 1.0]), st.integers(0, 3).map(float)
+    Label,
+    st.just("m"),
+    ids,
+    st.integers(0, 1),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(0, 3).map(float),
+    st.sampled_from([UNSAID, 2.0, 3.0]),
 )
 
 

@@ -34,7 +34,7 @@ def test_nodes_add_up_and_each_feature_divides_the_whole(drawn: list[Row]) -> No
     assert total == once
     for number in range(2):
         parts = [once.of(key(number, cell)) for cell in range(3)]
-        assert (sum(parts) == once.of(WHOLE)).all()
+        assert (np.sum(parts, 0) == once.of(WHOLE)).all()
         assert sum(once.offered.get(key(number, cell), (0, 0))[0] for cell in range(3)) == len(drawn)
     follow(once, drawn, -1)
     assert not any(once.of(at).any() for at in once.sums)

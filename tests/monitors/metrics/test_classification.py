@@ -19,7 +19,7 @@ def counted(scores: Floats, labels: Floats, plan: Plan = PLAN) -> Sums:
 def rows(n: int, seed: int = 1) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(seed)
     scores = rng.beta(0.4, 1.5, n).astype(np.float32).astype(np.float64)
-    return scores, (rng.random(n) < scores**1.3) * 1.0
+    return scores, (rng.random(n) < scores**1.3).astype(np.float64)
 
 
 def calibration_error(scores: Floats, labels: Floats) -> float:

@@ -1,6 +1,7 @@
 """Intervals that are looked at all the time miss no more often than they say, and mutants do."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ STREAMS = 200
 LOOKS = np.unique(np.geomspace(3, 3000, 30).astype(int))
 ALLOWED = int(binom.ppf(0.999, STREAMS, ALPHA))
 
-Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
+Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.floating[Any]]]
 
 LAWS: dict[str, tuple[Draw, float]] = {
     "even": (lambda rng, shape: (rng.random(shape) < 0.5) * 1.0, 0.5),
