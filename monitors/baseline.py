@@ -132,7 +132,7 @@ class Baseline:
         size, place = len(self._lows), rows * len(self._lows) + bin_
         sums = np.stack([np.bincount(place, weights, len(number) * size) for weights in (None, gap)])
         for key, added in zip(number.tolist(), sums.reshape(2, -1, size).swapaxes(0, 1), strict=True):
-            self._gaps[key] = self._gaps.get(key, 0.0) + added
+            self._gaps[key] = np.add(self._gaps.get(key, 0.0), added)
 
     def _calibration(self) -> tuple[Calibration, ...]:
         lows, errors = [self._lowest, *self._lows[1:].tolist()], self._label_errors()[:-1]

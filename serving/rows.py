@@ -186,7 +186,7 @@ class Part:
         words = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
         texts = np.empty(len(words.dictionary) + 1, object)
         texts[:] = [_utf8(value) for value in (*words.dictionary.to_pylist(), None)]
-        return texts[words.indices.fill_null(len(texts) - 1).to_numpy()]
+        return np.asarray(texts[words.indices.fill_null(len(texts) - 1).to_numpy()], object)
 
 
 class Lot:
