@@ -38,7 +38,7 @@ class Process:
     def __init__(self, folder: Path, registry: Path | None = None, database: str = "", **monitors: Any) -> None:
         settings = {
             "event_time": "request", "slot_s": 3600, "block_s": 6 * 3600, "block_rows": 50, "lateness_s": 6 * 3600,
-            "label_horizon_s": 30 * DAY, "false_alarms_days": 5, "poll_s": 0.02,
+            "label_horizon_s": 30 * DAY, "false_pages_per_90_days": 18, "poll_s": 0.02,
         }  # fmt: skip
         self.config: Config = config.parse(
             {
@@ -210,7 +210,7 @@ def test_labels_are_answered_by_what_became_of_them(process: Process) -> None:
     assert [refusal["index"] for refusal in answer["refused"]] == [2, 3, 4, 5, 6]
     assert answer["refused"][0]["reason"] == "label of a classification must be 0 or 1, got 7"
     assert process.post(b'[{"model": "m"')[0] == 400
-    assert process.post(body) == (200, answer)  # sent twice, joined once
+    assert process.post(body) == (200, answer | {"doubled": 2})  # sent twice, joined once
     joined = [v["labels"]["joined"] for v in process.verdicts()["models"]["m"].values()]
     assert sum(joined) == 1
 
