@@ -49,7 +49,8 @@ def share(n: Floats, s: Floats, alpha: float = ALPHA) -> Interval:
     def inside(m: Floats) -> NDArray[np.bool_]:
         with np.errstate(divide="ignore", invalid="ignore"):
             cost = -np.where(s > 0, s * np.log(m), 0.0) - np.where(n > s, (n - s) * np.log1p(-m), 0.0)
-        return np.less(cost, most)
+        found: NDArray[np.bool_] = cost < most
+        return found
 
     return Interval(_outermost(inside, middle, np.zeros(n.shape)), _outermost(inside, middle, np.ones(n.shape)))
 
@@ -73,7 +74,8 @@ def radius(n: Floats, variance: Floats, alpha: float = ALPHA) -> Floats:
         reach = np.minimum(d[..., None], _REACH)
         log_e = rows * (BETS * reach - _PSI * (variance[..., None] + reach**2))
         top = log_e.max(-1)
-        return np.less(top + np.log(np.exp(log_e - top[..., None]).sum(-1)), most)
+        found: NDArray[np.bool_] = top + np.log(np.exp(log_e - top[..., None]).sum(-1)) < most
+        return found
 
     return _outermost(inside, np.zeros(n.shape), np.ones(n.shape))
 

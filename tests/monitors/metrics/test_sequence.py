@@ -14,7 +14,8 @@ STREAMS = 200
 LOOKS = np.unique(np.geomspace(3, 3000, 30).astype(int))
 ALLOWED = int(binom.ppf(0.999, STREAMS, ALPHA))
 
-Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.floating[Any]]]
+Values = NDArray[np.floating[Any]]
+Draw = Callable[[np.random.Generator, tuple[int, int]], Values]
 
 LAWS: dict[str, tuple[Draw, float]] = {
     "even": (lambda rng, shape: (rng.random(shape) < 0.5) * 1.0, 0.5),
@@ -27,9 +28,9 @@ LAWS: dict[str, tuple[Draw, float]] = {
 CLUSTER = 20
 
 
-def sums(values: Floats) -> tuple[Floats, Floats, Floats]:
+def sums(drawn: Values) -> tuple[Floats, Floats, Floats]:
     """Rows, sums and sums of squares at the looks, shape (streams, looks)."""
-    at = LOOKS - 1
+    at, values = LOOKS - 1, np.asarray(drawn, np.float64)
     return LOOKS[None] + 0.0 * values[:, :1], values.cumsum(1)[:, at], (values**2).cumsum(1)[:, at]
 
 
@@ -44,7 +45,7 @@ def by_normal(n: Floats, s: Floats, squares: Floats) -> Interval:
 
 
 def missed(
-    interval: Callable[[Floats, Floats, Floats], Interval], values: Floats, truth: float, worth: float = 1
+    interval: Callable[[Floats, Floats, Floats], Interval], values: Values, truth: float, worth: float = 1
 ) -> int:
     """Streams in which the interval misses the truth at any look."""
     lower, upper = interval(*(total / worth for total in sums(values)))
