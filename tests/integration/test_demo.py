@@ -76,7 +76,7 @@ def test_brier_scores_are_those_of_onnxruntime_called_directly(done: Done) -> No
 
 def test_every_feature_and_the_risk_have_a_verdict(done: Done) -> None:
     for version in ("1", "2"):
-        assert set(done.summary["drift"][version]) == {*FEATURES, "_prediction", "_all"}
+        assert set(done.summary["drift"][version]) == {*FEATURES, "_prediction", "_all", "_joint"}
         for found in (*done.summary["drift"][version].values(), done.summary["risk"][version]):
             assert np.isfinite(found["log_e"])
             assert found["threshold"] > 0
