@@ -30,6 +30,7 @@ from serving.config import Monitors
 
 SHOWN_CHANGES = 50
 
+
 class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """All that is said of one version."""
 
