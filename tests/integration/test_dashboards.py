@@ -11,6 +11,8 @@ pytestmark = pytest.mark.timeout(300)
 # What the demo has none of, and why.
 ABSENT = {
     "gaugeway_shed_total": "the demo asks no more than its replicas can do, so nothing is refused",
+    'gaugeway_alarm_severity{feature="_all",severity="info"}': "its blocks are longer than the correlation times",
+    'gaugeway_alarm_severity{feature="_prediction",severity="info"}': "its blocks are longer than the correlation times",
 }
 
 
@@ -47,6 +49,8 @@ def test_every_selector_of_the_alerts_and_runbooks_has_data(done: Done) -> None:
 
 def test_what_is_said_to_be_absent_is_absent(done: Done) -> None:
     assert [name for name in ABSENT if done.prometheus.series(name)] == []
+    for feature in ("_all", "_prediction"):
+        assert done.prometheus.series(f'gaugeway_alarm_severity{{feature="{feature}",severity="ticket"}}')
 
 
 def test_prometheus_evaluates_every_rule(done: Done) -> None:
