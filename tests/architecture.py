@@ -46,8 +46,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.database", "serving.probe", "serving.rows"),
     ("serving.repository",),
     # evidence: reference -> counts -> verdicts
-    ("monitors.alarm", "monitors.block", "monitors.bottom_k", "monitors.index", "monitors.journal", "monitors.keys",
-     "monitors.loss", "monitors.orders"),
+    (
+        "monitors.alarm",
+        "monitors.block",
+        "monitors.bottom_k",
+        "monitors.index",
+        "monitors.journal",
+        "monitors.keys",
+        "monitors.loss",
+        "monitors.orders",
+    ),
     ("monitors.bundle", "monitors.pending", "monitors.source"),
     ("monitors.labels",),
     ("monitors.sampling",),
