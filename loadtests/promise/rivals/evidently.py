@@ -15,7 +15,7 @@ from evidently.presets import DataDriftPreset
 from loadtests.promise import streams
 from loadtests.promise.streams import Floats, Outcome
 
-WINDOWS = 40  # that are looked at, of each length
+WINDOWS = 12  # that are looked at, of each length
 RULE = "Wasserstein distance above 0.1 in any column"
 
 
@@ -28,7 +28,7 @@ def _outcome(reference: pd.DataFrame, blocks: int) -> Outcome:
     days = WINDOWS * blocks / streams.BLOCKS
     found = np.array([_drifted(reference, window) for window in _windows(blocks)])
     calls, alarms = (found > 0).sum() / days * streams.DAYS, found.sum() / days * streams.DAYS
-    delay = streams.median_delay(lambda: _fresh(reference[["0"]], blocks), runs=9)
+    delay = streams.median_delay(lambda: _fresh(reference[["0"]], blocks), runs=5)
     name, length = f"Evidently {version('evidently')}", "minute" if blocks == 1 else "hour"
     return Outcome(name, RULE, length, days, float(calls), float(alarms), delay)
 
