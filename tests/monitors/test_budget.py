@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.budget import ALL, PERIOD_S, RISK, Division, pagers, run_blocks, severity
+from monitors.drift.watch import DriftVerdict
 from monitors.journal import Journal
 from monitors.monitor import Monitor
 from monitors.reference import PREDICTION, Profile, build
+from monitors.risk import RiskVerdict
 from monitors.slot import LabelCounts, count
 from serving.config import Monitors
+from serving.protocol import Array
 
 HOURLY = Monitors(slot_s=3600, block_s=3600, block_rows=100, label_horizon_s=3600)
 QUARTER = int(PERIOD_S / 3600)  # slots of an hour in 90 days
@@ -32,8 +35,8 @@ def test_harm_pages_drift_of_the_whole_opens_a_ticket_and_a_feature_explains() -
     severities = {name: severity(name) for name in (RISK, ALL, PREDICTION, "x")}
     assert severities == {RISK: "page", ALL: "ticket", PREDICTION: "ticket", "x": "info"}
     monitor = Monitor(PROFILE, HOURLY, 3)
-    verdicts = monitor.drift() | {RISK: monitor.risk()}
-    assert {name: verdicts[name].severity for name in severities} == severities
+    drift = {name: verdict.severity for name, verdict in monitor.drift().items()}
+    assert {name: (drift | {RISK: monitor.risk().severity})[name] for name in severities} == severities
 
 
 def test_what_cannot_be_judged_takes_no_part_in_the_budget() -> None:
@@ -112,10 +115,15 @@ def test_who_shares_does_not_depend_on_when_slots_were_folded(rows: list[tuple[s
 def judged(pagers: Callable[[float], int], blocks: int, shift: float = 0.3) -> Monitor:
     monitor, rng = Monitor(PROFILE, HOURLY, pagers), np.random.default_rng(3)
     for slot in range(blocks + 1):
-        values = {"x": rng.normal(shift, size=300), PREDICTION: rng.random(300).astype(np.float32)}
+        values: dict[str, Array] = {"x": rng.normal(shift, size=300), PREDICTION: rng.random(300).astype(np.float32)}
         monitor.fold(slot, count(PROFILE, values))
         monitor.fold_labels(slot, LabelCounts(200, 200, int(0.9 * 200 * 2**32)))
     return monitor
+
+
+def verdicts(monitor: Monitor) -> list[DriftVerdict | RiskVerdict]:
+    drift = monitor.drift()
+    return [drift["x"], drift[ALL], monitor.risk()]
 
 
 def test_when_more_share_the_threshold_rises_and_evidence_stays() -> None:
@@ -131,8 +139,7 @@ def test_when_more_share_the_threshold_rises_and_evidence_stays() -> None:
 def test_when_fewer_share_evidence_falls_with_the_threshold() -> None:
     """Otherwise what was gathered under the higher threshold would be an alarm at once, and nobody promised that."""
     many, fewer = judged(lambda at: 20, 4), judged(lambda at: 20 if at < 4 * 3600 else 2, 4)
-    pairs = [(many.drift()[name], fewer.drift()[name]) for name in ("x", ALL)]
-    for before, after in [*pairs, (many.risk(), fewer.risk())]:
+    for before, after in zip(verdicts(many), verdicts(fewer), strict=True):
         assert before.log_e > np.log(10)
         assert after.threshold - after.log_e == pytest.approx(before.threshold - before.log_e, abs=0.5)
 
@@ -143,7 +150,7 @@ def test_the_promise_stands_beside_every_alarm() -> None:
         "At most 2 false pages and tickets in 90 days on average over all versions"
         " (each of 4 alarms at most one in 4320 blocks of 1 h), as long as (1) "
     )
-    for verdict in (*monitor.drift().values(), monitor.risk()):
+    for verdict in verdicts(monitor):
         assert verdict.promise.startswith("At most one false alarm in 180 days on average (4320 blocks of 1 h)")
     assert "for x;" in monitor.drift()["x"].promise and "for _prediction;" in monitor.drift()[PREDICTION].promise
     assert "fair sample" in monitor.risk().promise and "fair sample" not in monitor.drift()[ALL].promise
@@ -151,7 +158,7 @@ def test_the_promise_stands_beside_every_alarm() -> None:
 
 def test_what_cannot_be_judged_promises_nothing() -> None:
     monitor = Monitor(build({"x": np.arange(300.0)}, {}), HOURLY, 2)
-    assert {verdict.promise for verdict in (*monitor.drift().values(), monitor.risk())} == {""}
+    assert {verdict.promise for verdict in verdicts(monitor)} == {""}
 
 
 def test_a_restored_monitor_knows_under_which_division_it_judged() -> None:
