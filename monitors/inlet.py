@@ -32,8 +32,13 @@ class Inlet:
         self._secret, self._questions, self._take = secret, questions, take
 
     def routes(self) -> list[web.RouteDef]:
-        answers = {SLOTS: self.slots, HELD: self.held, JOIN: self.join, VERDICTS: self.verdicts,
-                   EXPLANATION: self.explanation}
+        answers = {
+            SLOTS: self.slots,
+            HELD: self.held,
+            JOIN: self.join,
+            VERDICTS: self.verdicts,
+            EXPLANATION: self.explanation,
+        }
         return [web.post(path, self._guarded(answer)) for path, answer in answers.items()]
 
     async def slots(self, body: bytes) -> bytes:

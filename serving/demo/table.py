@@ -98,11 +98,14 @@ def line(board: Board) -> str:
     return "; ".join([heading(board), *(_clause(board, version) for version in board.weights)])
 
 
+WHOLE = ("_all", "_joint")  # no features
+
+
 def drifting(version: Version | None) -> list[str]:
     """Features in alarm, strongest effect first: ``temp 2.31``."""
     if version is None:
         return []
-    found = [(drift.psi, name) for name, drift in version.drift.items() if drift.alarm and name not in ("_all", "_joint")]
+    found = [(drift.psi, name) for name, drift in version.drift.items() if drift.alarm and name not in WHOLE]
     return [f"{name} {psi:.2f}" for psi, name in sorted(found, reverse=True)]
 
 

@@ -100,9 +100,7 @@ def test_an_array_comes_in_batches_too() -> None:
     items[7] = sent(label=...)
     batches = list(label_batches(json.dumps(items).encode(), None, None))
     assert [one.index for batch in batches for one in batch.refused] == [7]
-    told = [
-        (label.id, place.at) for batch in batches for label, place in zip(batch.labels, batch.places, strict=True)
-    ]
+    told = [(label.id, place.at) for batch in batches for label, place in zip(batch.labels, batch.places, strict=True)]
     assert told == [(f"{k}", k) for k in range(5000) if k != 7]
 
 
