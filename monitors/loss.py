@@ -58,7 +58,9 @@ def upper_bound(loss: Array, alpha: float) -> float:
 
 
 def upper_bound_of(n: int, mean: float, variance: float, alpha: float) -> float:
-    """As `upper_bound`, of at least two losses; `variance` has the divisor n - 1."""
+    """As `upper_bound`, 1.0 for fewer than two losses; `variance` has the divisor n - 1."""
+    if n < 2:
+        return 1.0
     log = math.log(2 / alpha)
     return min(1.0, mean + math.sqrt(2 * variance * log / n) + 7 * log / (3 * (n - 1)))
 

@@ -62,6 +62,20 @@ def test_the_interval_of_a_blocks_risk_misses_as_rarely_as_it_says() -> None:
     assert sum(not risk.lower <= mean <= risk.upper for risk in good if risk) <= 8
 
 
+@pytest.mark.parametrize("known", [0, 1])
+def test_the_newest_block_may_have_no_labels_yet(known: int) -> None:
+    ruler, part = Ruler(DAY_S, 60.0), rows(3, 4)
+    assert part.labels is not None
+    part.labels[2 * ROWS + known :] = np.nan
+    part.labels[2 * ROWS : 2 * ROWS + known] = 1.0
+    past = Past(profile(), ruler, SETTINGS)
+    past.add(part)
+    file = File("rows.parquet", past.rows, "0" * 64)
+    last = run(profile(), past, ruler, SETTINGS, reference=file, data=file, gaugeway="0").blocks[-1]
+    assert last.judged and last.risk is not None and last.risk.n == known
+    assert (last.risk.lower, last.risk.upper) == (0.0, 1.0) and (last.risk.mean is None) == (not known)
+
+
 def test_the_json_is_flat_and_whole() -> None:
     tree = json.loads(document().encode())
     block = tree["blocks"][45]
