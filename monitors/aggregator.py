@@ -99,7 +99,7 @@ class _Judge:
         """A new monitor, with the reference that holds."""
         published = self.version.profile
         self.profile = self.rebased[-1].applied(published) if published and self.rebased else published
-        self.pagers = pagers(self.profile, self._settings)
+        self.pagers = pagers(self.profile, self._settings, self.version.takes_labels)
         self.monitor = Monitor(self.profile, self._settings, self._division.at)
 
     def encode(self) -> bytes:

@@ -45,15 +45,17 @@ def slow(profile: Profile, settings: Monitors) -> dict[str, float]:
     return {} if settings.allow_correlated_blocks else profile.correlated(settings.block_s)
 
 
-def pagers(profile: Profile | None, settings: Monitors) -> int:
-    """How many alarms of a version share the budget: those that call somebody and can be judged."""
+def pagers(profile: Profile | None, settings: Monitors, labels: bool) -> int:
+    """How many alarms of a version share the budget: those that call somebody and are judged.
+
+    `labels`: it takes labels, whose flow is watched whatever the profile. Quality is judged of unfit features, too.
+    """
     if profile is None:
-        return 0
+        return int(labels)
     fit = [name for name, law in profile.features.items() if not law.unfit]
     risk = profile.risk is not None and profile.risk.bound + settings.risk_tolerance < 1
-    alarms = {ALL, QUALITY, PREDICTION} & {*fit, ALL, QUALITY} if fit else ()
-    coverage = profile.risk is not None
-    return risk + coverage + sum(severity(alarm, slow(profile, settings)) != "info" for alarm in alarms)
+    alarms = [QUALITY] * bool(profile.features) + [ALL] * bool(fit) + [PREDICTION] * (PREDICTION in fit)
+    return risk + labels + sum(severity(alarm, slow(profile, settings)) != "info" for alarm in alarms)
 
 
 def run_blocks(pagers: int, settings: Monitors) -> float:

@@ -175,8 +175,7 @@ def _doubts(law: Marginal, n: Floats, calibration: CalibrationVerdict, tolerance
         doubts.append("no block of labels has confirmed the calibrated probabilities yet")
     outside = float((n[0] + n[-1]) / n.sum())
     if outside > tolerance:
-        seen = f"[{law.low:.3g}, {law.high:.3g}]"
-        doubts.append(f"{outside:.2f} of the predictions lie outside of {seen}, where the reference has any")
+        doubts.append(f"{outside:.2f} of the predictions lie outside of the range that the reference has")
     return doubts
 
 

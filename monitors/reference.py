@@ -125,7 +125,7 @@ def of_parts(
     features = {name: tally.law(block_s if timed else None) for name, tally in tallies.items()}
     risk, why = baseline.risk(alpha)
     profile = Profile(rows=rows, block_s=block_s, features=features, risk=risk, sample=_sample(features, drawn),
-                      repeats=repeating.law(rows, alpha))  # fmt: skip
+                      repeats=repeating.law(alpha))  # fmt: skip
     notes = (_time_note(timed, tallies), *starmap(_law_note, features.items()), _correlation_note(profile), why,
              _sample_note(sampled, rows), guessed)  # fmt: skip
     return msgspec.structs.replace(profile, notes=tuple(filter(None, notes)))

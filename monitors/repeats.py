@@ -59,12 +59,14 @@ class Repeating:
     >>> repeating = Repeating()
     >>> for first in (0, 2):
     ...     repeating.add([x[first : first + 2]], first, np.array([0]), np.zeros(2, np.intp))
-    >>> repeating.law(rows=4, alpha=0.01).mean
-    0.25
+    >>> law = repeating.law(alpha=0.01)
+    >>> law.mean, law.block_rows
+    (0.25, 4.0)
     """
 
     def __init__(self) -> None:
         self._blocks: dict[int, BottomK] = {}
+        self._rows = 0  # of these blocks
 
     def add(self, columns: Iterable[Array], first: int, blocks: NDArray[np.int64], place: NDArray[np.intp]) -> None:
         """Rows from number `first` on; row i lies in block `blocks[place[i]]`."""
@@ -75,19 +77,20 @@ class Repeating:
         for number, block in enumerate(blocks.tolist()):
             if block in self._blocks or len(self._blocks) < MAX_BLOCKS:
                 mine, known = order[ends[number] : ends[number + 1]], self._blocks.get(block)
+                self._rows += len(mine)
                 new = sketch(found[mine], rows[mine], known.bound if known else LARGEST)
                 if new is not None:
                     self._blocks[block] = known.merged(new) if known else new
 
-    def law(self, rows: int, alpha: float) -> Repeats | None:
-        """Of `rows` rows in all; None of none."""
+    def law(self, alpha: float) -> Repeats | None:
+        """None of no rows."""
         if not self._blocks:
             return None
         hits, sampled = np.array([repeated(self._blocks[key]) for key in sorted(self._blocks)]).T
         shares = hits / sampled
         one = upper_bound_of_share(int(hits.sum()), int(sampled.sum()), alpha)
         bound = max(one, upper_bound_of_means(shares, alpha)) if len(shares) > 1 else one
-        return Repeats(float(shares.mean()), bound, rows / len(shares))
+        return Repeats(float(shares.mean()), bound, self._rows / len(shares))
 
 
 def _bits(array: Array) -> Hashes:

@@ -24,10 +24,20 @@ def names(segment: Segment) -> tuple[str, ...]:
     (('UA', 'AA', 'other'), ('(-inf, 500)', '[500, inf)', 'missing'))
     """
     if segment.values:
-        return (*(value if isinstance(value, str) else f"{value:g}" for value in segment.values), "other")
-    ends = [f"{edge:g}" for edge in segment.edges]
+        return (*_texts(segment.values), "other")
+    ends = _texts(segment.edges)
     bins = (f"[{low}, {high})" for low, high in pairwise([*ends, "inf"]))
     return (f"(-inf, {ends[0]})", *bins, "missing")
+
+
+def _texts(values: Sequence[str | float]) -> list[str]:
+    """Short, but never two of one name: metrics are told apart by it.
+
+    >>> _texts((1.0, 2.5)), _texts((1000001.0, 1000002.0))
+    (['1', '2.5'], ['1000001.0', '1000002.0'])
+    """
+    short = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    return short if len({*short}) == len(short) else [str(value) for value in values]
 
 
 def size(segments: Sequence[Segment]) -> int:

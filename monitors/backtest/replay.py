@@ -46,7 +46,8 @@ class Replay:
     """
 
     def __init__(self, profile: Profile, ruler: Ruler, settings: Monitors) -> None:
-        self.profile, self.monitor = profile, Monitor(profile, settings, budget.pagers(profile, settings))
+        pagers = budget.pagers(profile, settings, profile.risk is not None)
+        self.profile, self.monitor = profile, Monitor(profile, settings, pagers)
         self.recent: deque[Folded] = deque(maxlen=WINDOW_BLOCKS)
         self._ruler, self._settings = ruler, settings
         self._sides = {name: Side.of(law) for name, law in profile.features.items()}

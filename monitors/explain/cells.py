@@ -45,7 +45,13 @@ def number(value: float) -> str:
 
 
 def category(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    """
+    >>> category("UA"), category(3.0), category(1000001.0), category(0.5)
+    ('UA', '3', '1000001', '0.5')
+    """
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:g}"
 
 
 def percent(share: float) -> str:

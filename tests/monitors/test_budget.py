@@ -40,22 +40,23 @@ def test_harm_pages_drift_of_the_whole_opens_a_ticket_and_a_feature_explains() -
 
 
 def test_what_cannot_be_judged_takes_no_part_in_the_budget() -> None:
-    assert pagers(PROFILE, HOURLY) == 5  # harm, coverage, `_all`, `_prediction`, `_quality`
-    assert pagers(profile(labels=False), HOURLY) == 3
-    assert pagers(profile(rows=300), HOURLY) <= 2
-    assert pagers(build({"x": np.arange(2_000.0)}, {}), HOURLY) == 2
-    assert pagers(None, HOURLY) == 0
+    assert pagers(PROFILE, HOURLY, True) == 5  # harm, coverage, `_all`, `_prediction`, `_quality`
+    assert pagers(profile(labels=False), HOURLY, False) == 3
+    assert pagers(profile(rows=300), HOURLY, True) <= 3
+    assert pagers(build({"x": np.arange(2_000.0)}, {}), HOURLY, False) == 2
+    assert pagers(build({"x": np.arange(300.0)}, {}), HOURLY, False) == 1  # quality is judged of what is unfit, too
+    assert (pagers(None, HOURLY, False), pagers(None, HOURLY, True)) == (0, 1)
 
 
 def test_drift_that_calls_nobody_takes_no_part_in_the_budget() -> None:
     slow = dict(PROFILE.features)
     slow["x"] = msgspec.structs.replace(slow["x"], correlation_s=7_200.0)
     of_x = msgspec.structs.replace(PROFILE, features=slow)
-    assert pagers(of_x, HOURLY) == 3  # harm, coverage and `_prediction`
-    assert pagers(of_x, msgspec.structs.replace(HOURLY, allow_correlated_blocks=True)) == 5
-    assert pagers(of_x, msgspec.structs.replace(HOURLY, block_s=7_200.0)) == 5
+    assert pagers(of_x, HOURLY, True) == 3  # harm, coverage and `_prediction`
+    assert pagers(of_x, msgspec.structs.replace(HOURLY, allow_correlated_blocks=True), True) == 5
+    assert pagers(of_x, msgspec.structs.replace(HOURLY, block_s=7_200.0), True) == 5
     slow[PREDICTION] = msgspec.structs.replace(slow[PREDICTION], correlation_s=7_200.0)
-    assert pagers(msgspec.structs.replace(PROFILE, features=slow), HOURLY) == 2
+    assert pagers(msgspec.structs.replace(PROFILE, features=slow), HOURLY, True) == 2
 
 
 def test_the_budget_is_false_calls_in_90_days_of_all_pagers_together() -> None:

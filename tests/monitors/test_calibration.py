@@ -132,7 +132,7 @@ def test_when_the_estimate_is_not_believed() -> None:
     )
     outside = [*counts[:-2], sum(counts), 0]
     (said,) = estimate(RISK, law, outside, fed(3, lambda p: p).verdict(HIGH), 0.02).doubts
-    assert said.startswith("0.50 of the predictions lie outside of [")
+    assert said.startswith("0.50 of the predictions lie outside of the range")
     assert estimate(RISK, law, [], unchecked, 0.02).mean is None
 
 

@@ -46,7 +46,7 @@ def sample(known: Profile, part: Part, own: NDArray[np.bool_]) -> Counts:
 
 def live(known: Profile, part: Part) -> Monitor:
     """Slot by slot, as the aggregator does."""
-    monitor = Monitor(known, SETTINGS, budget.pagers(known, SETTINGS))
+    monitor = Monitor(known, SETTINGS, budget.pagers(known, SETTINGS, known.risk is not None))
     assert part.time is not None and part.prediction is not None and part.labels is not None
     slots = (part.time // 60.0).astype(int)
     for number in np.unique(slots).tolist():
