@@ -91,7 +91,7 @@ def _feature(found: Verdicts, inquiry: Inquiry) -> list[Explanation]:
         there = ", ".join(map(repr, sorted(found.laws))) or "none: it has no reference"
         raise NotFound(f"version {inquiry.version!r} of {inquiry.model!r} has no feature {name!r}; it has {there}")
     past = found.past[name]
-    if not any(map(any, past.counts)):
+    if past.empty:
         raise NotFound(f"nothing to explain: no block with a value of {name!r} was judged yet")
     return [explain_past(name, found.laws[name], past)]
 
@@ -149,4 +149,7 @@ def _calibrated(calibration: CalibrationVerdict) -> str:
 
 
 def _carried(name: str, found: Verdicts) -> str:
-    return f"; the strongest evidence: {', '.join(ranked(found.past)[:CARRY])}" if name == ALL else ""
+    if name == ALL:
+        return f"; the strongest evidence: {', '.join(ranked(found.past)[:CARRY])}"
+    gone = name in found.past and found.past[name].empty
+    return "; nothing explains it: no block with a value of it is kept" if gone else ""

@@ -51,6 +51,11 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     onset: Onset | None  # when it changed, as the alarm was raised
     split: float  # as of the watch
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no row: no block is kept, as in the state of an earlier release, or none with a row."""
+        return not any(map(any, self.counts))
+
     def design_effect(self, law: Marginal) -> float:
         """Of a block as large as these are on average."""
         counts = np.array(self.counts, np.int64).reshape(-1, law.size)

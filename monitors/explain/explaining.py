@@ -90,8 +90,11 @@ def explain_past(name: str, law: Marginal, past: Past, also: Sequence[Diagnosis]
 
 
 def explain_version(laws: Mapping[str, Marginal], pasts: Mapping[str, Past]) -> list[Explanation]:
-    """Its features in alarm, at most `MOST`, the strongest evidence first; what only several of them show is added."""
-    names = [name for name in ranked(pasts) if name in laws and pasts[name].since is not None]
+    """Its features in alarm, at most `MOST`, the strongest evidence first; what only several of them show is added.
+
+    One whose past is empty is left out.
+    """
+    names = [name for name in ranked(pasts) if name in laws and pasts[name].since is not None and not pasts[name].empty]
     swaps = swapped_columns({name: _observed(laws[name], pasts[name]) for name in names[:MOST_PAIRED]})
     return [
         explain_past(name, laws[name], pasts[name], [swaps[name]] if name in swaps else []) for name in names[:MOST]

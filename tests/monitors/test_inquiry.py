@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -84,6 +85,17 @@ def test_harm_is_told_first_and_since_when_the_loss_rose() -> None:
     assert harm.text.startswith("Harm since the block that ended ")
     assert "It rose about Thu 7 Feb 2013" in harm.text
     assert {"_all", "x0"} <= {alarm.name for alarm in others}
+
+
+def test_an_alarm_whose_blocks_are_gone_is_told_without_an_explanation() -> None:
+    """As in the state of an earlier release, which kept blocks without their ends."""
+    records, labels = stream(4000, spacing_s=120, shift=1.5)
+    found = judged(1, records, labels, every=400)["1"]
+    bare = msgspec.structs.replace(found.past["x0"], counts=[], ends=[], log_e=[])
+    told = reply({("m", "1"): msgspec.structs.replace(found, past={**found.past, "x0": bare})}, Inquiry("m", "1"))
+    assert {one.feature for one in told.features} == {name for name, past in found.past.items() if past.since} - {"x0"}
+    (alarm,) = (alarm for alarm in told.alarms if alarm.name == "x0")
+    assert alarm.text.endswith("; nothing explains it: no block with a value of it is kept.")
 
 
 def test_every_node_explains(drifting: Process, tmp_path: Path) -> None:
