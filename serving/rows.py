@@ -144,11 +144,22 @@ class Part:
         """
         column = self._table[name]
         if pa.types.is_temporal(column.type):
-            column = pc.divide(column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+            column = pc.divide(self._micros(name).cast(pa.float64()), 1e6)
         times = self._numbers(name, column)
         if all_known and (missing := int((~np.isfinite(times)).sum())):
             raise PublishRefused(f"{self._path}: column {name!r} holds times, but {missing} are missing")
         return times
+
+    def _micros(self, name: str) -> Any:
+        """Whole microseconds since 1970 UTC, of a temporal column."""
+        column = self._table[name]
+        whole = pc.CastOptions(pa.timestamp("us"), allow_time_truncate=True)
+        try:
+            return column.cast(options=whole).cast(pa.int64())
+        except pa.ArrowException as error:
+            raise PublishRefused(
+                f"{self._path}: column {name!r} holds {column.type}, times since 1970 are needed: {error}"
+            ) from None
 
     def _cast(self, name: str, spec: TensorSpec) -> Array:
         """A column in the datatype of the input it feeds, shape (n,)."""

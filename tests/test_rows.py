@@ -70,10 +70,15 @@ def test_times_are_seconds(tmp_path: Path) -> None:
     expected = moment.timestamp()
     assert _rows(tmp_path, [moment, moment]).times("c").tolist() == [expected] * 2
     assert _rows(tmp_path, [datetime(2013, 1, 1, 12)], pa.timestamp("ns")).times("c").tolist() == [expected]
+    odd = [1_357_041_600_000_000_789]
+    assert _rows(tmp_path, odd, pa.timestamp("ns")).times("c").tolist() == [1_357_041_600.0]
     assert _rows(tmp_path, [date(2013, 1, 1)]).times("c").tolist() == [expected - 43200]
     assert _rows(tmp_path, [expected]).times("c").tolist() == [expected]
     with pytest.raises(PublishRefused, match="column 'c' holds times, but 1 are missing"):
         _rows(tmp_path, [moment, None]).times("c")
+    for values, kind in (([2**62], pa.timestamp("ms")), ([1], pa.time32("s"))):
+        with pytest.raises(PublishRefused, match=r"column 'c' holds time.*, times since 1970 are needed: "):
+            _rows(tmp_path, values, kind).times("c")
 
 
 def test_labels_may_be_unknown(tmp_path: Path) -> None:
