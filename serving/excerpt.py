@@ -34,12 +34,18 @@ class Extra(NamedTuple):
     rule: Rule | None = None
 
     def of(self, requests: Sequence[Sequence[Array]]) -> list[Array]:
-        """Of the inputs of some requests that ran together, arrays whose rows, one after the other, are theirs."""
+        """Of the inputs of some requests that ran together, arrays whose rows, one after the other, are theirs.
+
+        Rows that are too narrow to have the column have no element.
+        """
         arrays = [inputs[self.place] for inputs in requests]
         if self.rule is None:
             return arrays
         array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        return [self.rule(array if self.column is None else array.reshape(-1, prod(array.shape[1:]))[:, self.column])]
+        if self.column is None:
+            return [self.rule(array)]
+        rows = array.reshape(len(array), prod(array.shape[1:]))
+        return [self.rule(rows[:, self.column]) if self.column < rows.shape[1] else rows[:, :0]]
 
 
 class Captured(NamedTuple):

@@ -20,6 +20,7 @@ from serving.protocol import Array, TensorSpec
 from serving.record import Record, decode
 from serving.recorder import Recorder
 from serving.ring import RingReader, RingWriter
+from tests.monitors.capture.test_columns import batch
 from tests.replicas import manifest
 
 KEY = hashing_key("what all nodes of a cluster know")
@@ -117,7 +118,9 @@ def test_an_input_that_may_have_other_rows_than_the_request_is_withheld() -> Non
 SECRET = b"alice@example.org"
 
 
-def recorded(folder: Path, version: Manifest, wanted: Sequence[Capture]) -> tuple[list[Record], bytes]:
+def recorded(
+    folder: Path, version: Manifest, wanted: Sequence[Capture], x: Sequence[float] = (1, 2.25)
+) -> tuple[list[Record], bytes]:
     """The records of a batch under each of some settings, and the bytes of the whole ring."""
 
     async def main() -> None:
@@ -126,7 +129,7 @@ def recorded(folder: Path, version: Manifest, wanted: Sequence[Capture]) -> tupl
         recorder = Recorder(version, page, ring, KEY)
         for one in wanted:
             recorder.capture(one)
-            inputs = [np.array([[1, 2.25]], np.float32), np.array([[SECRET]], object), np.array([77]),
+            inputs = [np.array([x], np.float32), np.array([[SECRET]], object), np.array([77]),
                       np.full((1, 2, 2), 201, np.uint8)]  # fmt: skip
             item = Item(inputs, 1, 0.0, asyncio.get_running_loop().create_future(), "r0")
             outputs: list[Array] = [np.array([[0.25, 0.75]], np.float32), np.array([9.5], np.float32)]
@@ -178,3 +181,14 @@ def test_settings_change_between_two_batches(tmp_path: Path) -> None:
     records, _ = recorded(tmp_path, DECLARED, [Capture(), capture("a"), capture("a"), Capture()])
     assert [one.excerpt is not None for one in records] == [False, True, False]
     assert [one.rows for one in records] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("x", [[], [1.0]])
+@pytest.mark.parametrize("rule", ["hash", "truncate:1"])
+def test_a_row_that_is_too_narrow_for_a_redacted_column_is_recorded_without_it(
+    tmp_path: Path, rule: str, x: list[float]
+) -> None:
+    (one,), _ = recorded(tmp_path, DECLARED, [capture("x", redact={"b": rule, "a": "drop"})], x)
+    assert one.rows == 1 and one.inputs["x"].array().tolist() == [x]
+    assert one.extras["b"].array().shape == (1, 0)
+    assert batch([one]).column("inputs").to_pylist() == [{"b": None}]

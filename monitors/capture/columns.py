@@ -1,9 +1,11 @@
 """Captured rows as Arrow: the schema of an excerpt, and the rows of records in it.
 
 Times are UTC without a zone, to the microsecond. FP16 and BF16 are float32, which holds each of their values; a value
-with dimensions is a list, of lists where it has several. A failed request has no inputs and no outputs.
+with dimensions is a list, of lists where it has several. A failed request has no inputs and no outputs; a column that
+a row is too narrow to have is null.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,7 @@ def rows(bundle: Bundle, to: Any) -> Any:
     for name, output in (("inputs", False), ("outputs", True)):
         cuts = [cut for cut in excerpt.cuts if cut.output == output]
         if cuts and bundle.layout.tensors:
-            values = [_values(_array(bundle, cut)[kept], cut.datatype) for cut in cuts]
+            values = [_column(bundle, cut, kept) for cut in cuts]
             columns.append(pa.StructArray.from_arrays(values, fields=list(to.field(name).type)))
         elif cuts:
             columns.append(pa.nulls(len(kept), to.field(name).type))
@@ -98,17 +100,25 @@ def _ids(bundle: Bundle) -> Any:
 
 def _type(cut: Cut, layout: Layout) -> Any:
     found, rank = TYPES[cut.datatype], cut.rank
-    if layout.tensors and cut.column is None:
+    if layout.tensors and cut.column is None and not _absent(cut, layout):
         rank = len(layout.tensors[cut.tensor].shape)  # what is declared may be wrong
     for _ in range(rank):
         found = pa.list_(found)
     return found
 
 
-def _array(bundle: Bundle, cut: Cut) -> Array:
-    """Rows along axis 0."""
+def _absent(cut: Cut, layout: Layout) -> bool:
+    """Whether rows of a model whose input may have any width are too narrow for this column."""
+    width = prod(layout.tensors[cut.tensor].shape)
+    return not width and not cut.rank if cut.column is None else cut.column >= width
+
+
+def _column(bundle: Bundle, cut: Cut, kept: NDArray[np.int64]) -> Any:
+    """Of the rows `kept`."""
+    if _absent(cut, bundle.layout):
+        return pa.nulls(len(kept), TYPES[cut.datatype])
     array = bundle.tensor(cut.tensor)
-    return array if cut.column is None else column(array, cut.column)
+    return _values((array if cut.column is None else column(array, cut.column))[kept], cut.datatype)
 
 
 def _values(array: Array, datatype: str) -> Any:

@@ -33,6 +33,8 @@ log = logging.getLogger("gaugeway.capture")
 MAX_FRAMES = 4096  # that are written at once
 CHECKPOINT = "position.json"
 
+_Run = tuple[Any, Frame]  # rows, and the frame they end with
+
 
 class Checkpoint(msgspec.Struct):
     """What lasts beside the segments. All rows before `positions` are captured, or need not be."""
@@ -115,9 +117,13 @@ class Tap:
                 if known is not None:
                     known.reader.close()
             except (OSError, RingError) as error:
-                if self._refused.get(path.name) != str(error):
-                    self._refused[path.name] = str(error)
-                    log.warning("%s", error)
+                self._complain(path.name, str(error))
+
+    def _complain(self, of: str, complaint: str) -> None:
+        """Once, until it is another."""
+        if self._refused.get(of) != complaint:
+            self._refused[of] = complaint
+            log.warning("%s", complaint)
 
     def _take(self, name: str, ring: "_Ring", now: float) -> bool:
         frames = ring.reader.read(MAX_FRAMES)
@@ -145,10 +151,27 @@ class Tap:
             elif record.layout.excerpt is not None and self._is_new(record.layout, ring, uid, frame):
                 found.setdefault(record.layout.identity[:2], []).append((record, frame))
         for name, records in found.items():
-            for rows, last in _batches(records):
+            runs, unfit = self._runs(records)
+            undecodable += unfit
+            for rows, last in _batches(runs):
                 self.log.write(name, rows, ring, position_after(last, uid), now)
                 self._newest = max(self._newest, *span(rows))
         return undecodable
+
+    def _runs(self, records: Sequence[tuple[Packed, Frame]]) -> tuple[list[_Run], int]:
+        """Of one version. Records whose tensors are not as their layout says are left out; how many rows these have."""
+        runs, unfit = list[_Run](), 0
+        for layout, run in groupby(records, key=lambda found: found[0].layout):
+            packed, frames = zip(*run, strict=True)
+            try:
+                rows = columns.rows(Bundle(layout, packed, join(packed)), columns.schema(layout))
+            except (LookupError, TypeError, ValueError, pa.ArrowCapacityError) as error:
+                unfit += sum(frame.rows for frame in frames)
+                who = f"{layout.model!r} version {layout.version!r}"
+                self._complain(who, f"rows of {who} are not captured, they do not fit their layout: {error!r}")
+            else:
+                runs += [(rows, frames[-1])] if rows.num_rows else []
+        return runs, unfit
 
     def _is_new(self, layout: Layout, ring: str, uid: str, frame: Frame) -> bool:
         captured = self.log.position((layout.model, layout.version), ring)
@@ -164,13 +187,8 @@ class _Ring:
         self.uid = self.reader.position.ring
 
 
-def _batches(records: Sequence[tuple[Packed, Frame]]) -> Iterator[tuple[Any, Frame]]:
-    """Rows of one version, and the frame they end with: as few batches as their schemas allow, none without a row."""
-    runs: list[tuple[Any, Frame]] = []
-    for layout, run in groupby(records, key=lambda found: found[0].layout):
-        packed, frames = zip(*run, strict=True)
-        rows = columns.rows(Bundle(layout, packed, join(packed)), columns.schema(layout))
-        runs += [(rows, frames[-1])] if rows.num_rows else []
+def _batches(runs: Sequence[_Run]) -> Iterator[_Run]:
+    """Of rows of one version: as few batches as their schemas allow."""
     for _, same in groupby(runs, key=lambda found: found[0].schema):
         batches, ends = zip(*same, strict=True)
         yield (batches[0] if len(batches) == 1 else pa.concat_batches(batches)), ends[-1]

@@ -85,6 +85,14 @@ def test_the_facts_of_a_row_are_those_of_its_request() -> None:
     assert found[1]["inputs"] == {"x0": 8.0, "x2": 8.0} and len(found[1]["outputs"]["p"]) == 2
 
 
+def test_a_column_that_a_row_is_too_narrow_to_have_is_null_and_its_schema_the_same() -> None:
+    (wide,) = records(1)
+    narrow = replace(wide, inputs={"x": Column.of("FP32", np.ones((1, 2), np.float32))})
+    found = batch([narrow])
+    assert found.schema.equals(batch([wide]).schema, check_metadata=True)
+    assert found.column("inputs").to_pylist() == [{"x0": 1.0, "x2": None}]
+
+
 def test_a_failed_request_has_neither_inputs_nor_outputs_and_the_same_schema() -> None:
     good, failed = batch(records(1)), batch(records(1, first=6))
     assert good.schema.equals(failed.schema, check_metadata=True)

@@ -13,8 +13,9 @@ from monitors.capture.tap import Tap
 from monitors.labels import share
 from serving import record
 from serving.config import Capture
+from serving.packed import Cut
 from serving.ring import RingWriter
-from tests.monitors.capture.captured import NOW, append, expected, paths, places, records, rows
+from tests.monitors.capture.captured import NOW, append, excerpted, expected, paths, places, records, rows
 from tests.monitors.traffic import FEATURES
 from tests.monitors.traffic import record as one_record
 
@@ -128,6 +129,17 @@ def test_frames_that_are_no_records_are_counted(tmp_path: Path) -> None:
     subject = tap(tmp_path)
     drain(subject)
     assert subject.dropped["undecodable"] == 5 and places(tmp_path / "captures") == [("r0", 0)]
+
+
+def test_records_that_do_not_fit_their_layout_are_counted_and_hold_nothing_back(tmp_path: Path) -> None:
+    one, _ = rings(tmp_path)
+    good, other = records(2), records(1, first=4, version="2")
+    wrong = [excerpted(found, cuts=[Cut("x9", 9, None, "FP32", 0)]) for found in records(2, first=2)]
+    append(one, [good[0], *wrong, good[1], *other])
+    subject = tap(tmp_path)
+    drain(subject)
+    assert sorted(places(tmp_path / "captures")) == sorted(expected([*good, *other]))
+    assert subject.dropped == {"lost": 0, "undecodable": len(expected(wrong))}
 
 
 def test_both_halves_of_a_request_on_two_nodes_are_kept_or_left_together(tmp_path: Path) -> None:
