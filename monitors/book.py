@@ -13,7 +13,7 @@ from monitors.loss import Risk, losses
 from monitors.metrics import Plan
 from monitors.reference import PREDICTION, Profile
 from monitors.schema import mismatches
-from monitors.slot import LOSS_UNIT
+from monitors.slot import CLASSES, LOSS_UNIT
 from monitors.tables import Tables
 from serving.manifest import Manifest
 
@@ -143,24 +143,31 @@ class Book(msgspec.Struct):
 
     def refusal(self, label: float) -> str | None:
         """Why a label cannot be judged, else None."""
-        if self.task == "classification" and label not in (0, 1):
+        if self.task == "classification" and label not in CLASSES:
             return f"label of a classification must be 0 or 1, got {label:g}"
         return None
 
     def follow(self, matches: list[Match]) -> list[tuple[int, int]]:
-        """Count what changed; by match the change of labelled rows and of the loss."""
+        """Count what changed; by match the change of labelled rows and of the loss.
+
+        A truth that cannot be judged is none: it was parked while nobody knew the task.
+        """
         values = np.array([match.prediction.value for match in matches])
-        before, after = _labels(match.before for match in matches), _labels(match.after for match in matches)
+        befores = self._judged(match.before for match in matches)
+        afters = self._judged(match.after for match in matches)
+        before, after = _labels(befores), _labels(afters)
         labelled = np.subtract(after == after, before == before, dtype=np.int64)
         loss = self._units(values, after) - self._units(values, before)
         self.corrected += int(((before == before) & (after == after)).sum())
         self.joined += int(labelled.sum())
         self.loss += int(loss.sum())
-        self._delayed(matches)
+        asked = np.array([match.prediction.time for match in matches])
+        self._delayed(asked, befores, -1)
+        self._delayed(asked, afters, 1)
         if self.tables is not None:
             codes = np.array([match.prediction.segment for match in matches])
             labels, signs = np.concatenate([before, after]), np.repeat([-1, 1], len(matches))
-            kpis = _kpis([match.before for match in matches] + [match.after for match in matches])
+            kpis = _kpis(befores + afters)
             known, twice = labels == labels, (np.tile(values, 2), labels, signs, np.tile(codes, 2), kpis)
             self.tables.follow(*(column[known] for column in twice))
         return list(zip(labelled.tolist(), loss.tolist(), strict=True))
@@ -201,13 +208,15 @@ class Book(msgspec.Struct):
         loss = losses(self.task or "classification", self.cap, values, labels)
         return np.rint(np.where(labels == labels, loss, 0.0) / LOSS_UNIT).astype(np.int64)
 
-    def _delayed(self, matches: list[Match]) -> None:
-        delays = np.array(self.delays)
-        for truths, sign in (([match.before for match in matches], -1), ([match.after for match in matches], 1)):
-            pairs = zip(truths, matches, strict=True)
-            found = np.array([max(truth.time - match.prediction.time, 0.0) for truth, match in pairs if truth])
-            np.add.at(delays, np.searchsorted(DELAYS_S, found), sign)
-            self.delay_s += sign * float(found.sum())
+    def _judged(self, truths: Iterable[Truth | None]) -> list[Truth | None]:
+        """Those that cannot be judged are None."""
+        return [None if truth is None or self.refusal(truth.label) else truth for truth in truths]
+
+    def _delayed(self, asked: Floats, truths: list[Truth | None], sign: int) -> None:
+        pairs, delays = zip(truths, asked.tolist(), strict=True), np.array(self.delays)
+        found = np.array([max(truth.time - time, 0.0) for truth, time in pairs if truth])
+        np.add.at(delays, np.searchsorted(DELAYS_S, found), sign)
+        self.delay_s += sign * float(found.sum())
         self.delays = delays.tolist()
 
 

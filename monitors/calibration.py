@@ -81,7 +81,8 @@ class CalibrationWatch:
         """Judge a block that ended at `at`; one with too few labels leaves the evidence as it was."""
         if self.note or counts.coverage < self._min_coverage or len(counts.bin_rows) != len(self._offsets):
             return
-        rows, labels = np.array(counts.bin_rows, np.float64), np.array(counts.bin_labels, np.float64)
+        rows = np.array(counts.bin_rows, np.float64)
+        labels = np.array(counts.bin_labels, np.float64).clip(0.0, rows)
         c = np.array([float(units) for units in counts.bin_predictions]) * LOSS_UNIT + rows * self._offsets
         rows, labels, c = (np.append(by_bin, by_bin.sum()) for by_bin in (rows, labels, c))
         if not rows[-1]:
@@ -97,6 +98,11 @@ class CalibrationWatch:
         if crossed:
             self._s = np.zeros_like(self._s)
         state.alarm.update(crossed or (state.alarm.on and state.log_e > QUIET), at, quiet_blocks)
+
+    def reset(self) -> None:
+        """No evidence, no alarm."""
+        self._state = msgspec.structs.replace(self._state, alarm=Alarm(), log_e=0.0)
+        self._s = np.zeros_like(self._s)
 
     def fade(self, nats: float) -> None:
         """The threshold fell by so much, and the evidence with it."""
@@ -117,9 +123,10 @@ class CalibrationWatch:
         return msgspec.structs.replace(self._state, s=self._s.tolist())
 
     def load(self, saved: SavedCalibration) -> None:
-        """State of another table is left aside."""
+        """State of another table is left aside, and evidence that is no number."""
         if len(saved.s) == len(self._s):
-            self._state, self._s = saved, np.array(saved.s)
+            self._state, self._s = saved, np.nan_to_num(np.array(saved.s), posinf=0.0, neginf=0.0)
+            self._state.log_e = float(np.nan_to_num(saved.log_e, posinf=0.0, neginf=0.0))
 
 
 def log_e(y: Floats, c: Floats, m: Floats) -> Floats:

@@ -44,6 +44,7 @@ class Checkup:
     """Of one version, from the blocks that its monitor judges."""
 
     def __init__(self, profile: Profile | None, settings: Monitors) -> None:
+        self._profile, self._settings = profile, settings
         laws = profile.features if profile else {}
         split = max(1.0, profile.block_s / settings.block_s) if profile else 1.0
         self._risk, self._law = profile.risk if profile else None, laws.get(PREDICTION)
@@ -70,6 +71,14 @@ class Checkup:
         """Take a sealed block of labels that ended at `at`."""
         self._calibration.judge(counts, at, threshold, quiet_blocks)
         self._coverage.judge(counts, at, threshold, quiet_blocks)
+
+    def reset(self, *, harm: bool) -> None:
+        """No evidence, no alarm of rows, nor with `harm` of labels."""
+        begun = Checkup(self._profile, self._settings)
+        self._quality, self._self_test = begun._quality, begun._self_test
+        if harm:
+            self._calibration.reset()
+            self._coverage.reset()
 
     def fade(self, nats: float) -> None:
         """The threshold of rows fell by so much, and the evidence with it."""

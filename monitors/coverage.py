@@ -12,7 +12,7 @@ import numpy as np
 
 from monitors.alarm import Alarm, Severity, State
 from monitors.loss import upper_bound_of_means
-from monitors.risk import RiskDetector
+from monitors.risk import BETS, RiskDetector
 from monitors.sampling import ALPHA
 from monitors.slot import LabelCounts
 
@@ -77,6 +77,12 @@ class CoverageWatch:
                 self._detector.restart()
             state.alarm.update(crossed, at, quiet_blocks)
 
+    def reset(self) -> None:
+        """No evidence, no alarm; what is usual stays, else labels that have stopped would never be found again."""
+        self._state = msgspec.structs.replace(self._state, alarm=Alarm(), log_e=0.0)
+        if self._detector is not None:
+            self._detector.restart()
+
     def fade(self, nats: float) -> None:
         """The threshold fell by so much, and the evidence with it."""
         if self._detector is not None:
@@ -98,7 +104,7 @@ class CoverageWatch:
     def load(self, saved: SavedCoverage) -> None:
         self._state = saved
         self._begin()
-        if self._detector is not None:
+        if self._detector is not None and len(saved.s) == BETS:
             self._detector.s = np.array(saved.s)
 
     def _begin(self) -> None:

@@ -236,7 +236,7 @@ class Ledger:
         self, name: Name, bundle: Bundle, values: Array, segment: Array | None, times: Times, whole: Array, late: Array
     ) -> None:
         """Let predictions wait for their labels."""
-        use = bundle.spread(whole & (times.slot >= self._expired)) & (values == values)
+        use = bundle.spread(whole & (times.slot >= self._expired)) & np.isfinite(values)
         lane = name[1] if bundle.layout.role == "shadow" else ""
         sizes = bundle.requests["id_bytes"].astype(np.int64)
         slot, time, counted = (bundle.spread(fact)[use] for fact in (times.slot, times.time, ~late))

@@ -38,6 +38,7 @@ class Risk(msgspec.Struct, frozen=True, kw_only=True):
     label_error: float | None = None  # as `Calibration.error`, of all bins together
 
 
+@np.errstate(over="ignore")  # however far off, a loss is at most 1
 def losses(task: str, cap: float, predictions: Array, labels: Array) -> NDArray[np.float64]:
     """Loss of each row in [0, 1], shapes (n,); NaN where prediction or label is NaN.
 

@@ -103,14 +103,14 @@ class Monitor:
     def reset(self, *, harm: bool = True) -> None:
         """Begin anew: no evidence, no alarm. What is counted and not yet judged stays, and so do the blocks before.
 
-        Without `harm` its evidence and alarm stay as well.
+        Without `harm` its evidence and alarm stay as well, and those of calibration and coverage.
         """
         for watch in self._watches.values():
             watch.reset()
         self._all.reset()
         self._joint = JointWatch(self.profile, self.settings) if self.profile and self._joint else None
         self._which = WhichWatch()
-        self._checkup = Checkup(self.profile, self.settings)
+        self._checkup.reset(harm=harm)
         if self._risk and harm:
             self._risk.reset()
 

@@ -20,6 +20,7 @@ from monitors.reference import Profile
 from serving.protocol import Array
 
 LOSS_UNIT = 2.0**-32  # losses are summed as integers of this size
+CLASSES = (0.0, 1.0)  # labels of a classification
 ROWS = "_rows"  # in `Counts.cells` of shape (1,): rows of the version whose tensors cannot be read, part of `rows`
 HALF = "_half"  # in `Counts.cells`: rows of one feature, about half of them, for the test of the monitor itself
 
@@ -134,6 +135,8 @@ class LabelCounts(msgspec.Struct, array_like=True):
     def follow(self, lows: Sequence[float], prediction: float, before: float | None, after: float | None) -> None:
         """The label of a row changed from `before` to `after`; `lows` are where the bins begin.
 
+        A prediction beyond 0..1 counts as its end, and a label that is neither 0 nor 1 as none.
+
         >>> counts = LabelCounts()
         >>> counts.follow([0.0, 0.5], 0.75, None, 1.0)
         >>> counts.bin_rows, counts.bin_labels, counts.bin_predictions
@@ -142,10 +145,10 @@ class LabelCounts(msgspec.Struct, array_like=True):
         if not self.bin_rows:
             self.bin_rows, self.bin_labels, self.bin_predictions = ([0] * len(lows) for _ in range(3))
         k = max(0, bisect_right(lows, prediction) - 1)
-        rows = (after is not None) - (before is not None)
+        rows = (after in CLASSES) - (before in CLASSES)
         self.bin_rows[k] += rows
-        self.bin_labels[k] += int(after or 0) - int(before or 0)
-        self.bin_predictions[k] += rows * round(prediction / LOSS_UNIT)
+        self.bin_labels[k] += int(after == 1) - int(before == 1)
+        self.bin_predictions[k] += rows * round(min(max(0.0, prediction), 1.0) / LOSS_UNIT)
 
     @property
     def coverage(self) -> float:

@@ -111,6 +111,7 @@ def _of_scores(plan: Plan, scores: Floats, labels: Floats) -> tuple[Columns, lis
     return columns, [ones, *map(_units, (np.clip(scores, 0, 1), error**2, error**4, nats, nats**2))]
 
 
+@np.errstate(over="ignore")  # errors are clipped
 def _of_errors(plan: Plan, predictions: Floats, labels: Floats) -> tuple[Columns, list[Sums]]:
     error = np.clip((predictions - labels) / plan.most_error, -1.0, 1.0)
     over, under = np.maximum(error, 0.0), np.maximum(-error, 0.0)

@@ -187,3 +187,21 @@ def test_bins_are_those_of_the_joined_rows() -> None:
     assert parts[0].bin_labels == np.bincount(bin_, last, len(LOWS)).astype(int).tolist()
     sums = np.array(parts[0].bin_predictions) * LOSS_UNIT
     assert sums == pytest.approx(np.bincount(bin_, p, len(LOWS)), abs=1e-7)
+
+
+def test_a_bin_with_more_ones_than_rows_counts_as_all_ones() -> None:
+    odd, right = (CalibrationWatch(RISK, Monitors()) for _ in range(2))
+    rows = [10] * len(LOWS)
+    for watch, labels in ((odd, [10**6] * len(LOWS)), (right, rows)):
+        watch.judge(LabelCounts(sum(rows), sum(rows), 0, rows, labels, [5 << 32] * len(LOWS)), 0.0, HIGH, 10)
+    assert odd.save() == right.save()
+    assert np.isfinite(odd.save().s).all() and odd.verdict(HIGH).realised == 1.0
+
+
+def test_evidence_that_was_saved_as_no_number_begins_again_at_0() -> None:
+    watch, saved = CalibrationWatch(RISK, Monitors()), fed(3, lambda p: p).save()
+    kept = np.array(saved.s)
+    kept[0, 0, 0] = np.nan
+    watch.load(msgspec.structs.replace(saved, s=kept.tolist(), log_e=np.nan))
+    kept[0, 0, 0] = 0.0
+    assert watch.save().s == kept.tolist() and watch.verdict(HIGH).log_e == 0.0

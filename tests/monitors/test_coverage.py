@@ -61,3 +61,13 @@ def test_false_alarms_stay_below_the_promise() -> None:
             alarm = watch.verdict(float(np.log(A))).since
             found, since = found + (alarm is not None and alarm != since), alarm
     assert found <= most(20)
+
+
+def test_a_smaller_tolerance_begins_where_a_larger_one_could_judge_nothing() -> None:
+    blind, watch = CoverageWatch(1.0), CoverageWatch(0.02)
+    for block in range(FIRST_BLOCKS):
+        blind.judge(LabelCounts(ROWS, 194), float(block), HIGH, quiet_blocks=10)
+    assert blind.verdict(HIGH).state == "unfit" and blind.save().s == []
+    watch.load(blind.save())
+    watch.judge(LabelCounts(ROWS, 194), float(FIRST_BLOCKS), HIGH, quiet_blocks=10)
+    assert watch.verdict(HIGH).state == "ok"

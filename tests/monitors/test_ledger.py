@@ -223,3 +223,43 @@ def test_with_arrival_time_the_wall_clock_seals_only_when_asked() -> None:
     ingest(subject, [record(["a"], X, [0.0], arrivals=[START])])
     assert subject.seal().slots == []
     assert len(subject.seal(START + 120).slots) == 1
+
+
+def test_labels_and_predictions_beyond_0_to_1_are_counted_and_kill_nothing() -> None:
+    """A label that came before its model was known is judged when they meet; an infinite prediction waits for none."""
+    journal = Journal(None, "test")
+    subject, x = ledger(journal=journal), np.zeros((4, FEATURES), np.float32)
+    first = [Label("m", "a", 0, 1e250, START + 60), Label("m", "b", 0, 1e250, START + 60)]
+    subject.label([*first, Label("m", "inf", 0, 1.0, START + 60), Label("m", "far", 0, 1.0, START + 60)], NOW)
+    found = record(["a", "b", "inf", "far"], x, [START] * 4)
+    p = np.array([[0.5, 0.5], [0.5, 0.5], [0.0, np.inf], [0.0, 1e12]], np.float32)
+    ingest(subject, [msgspec.structs.replace(found, outputs={"p": Column.of("FP32", p)})])
+    book = subject.books["m", "1"]
+    assert (book.expected, book.joined, book.corrected, book.mean_loss) == (3, 1, 0, 1.0)
+    subject.label([Label("m", "b", 0, 1.0, START + 90)], NOW)
+    assert (book.joined, book.corrected, sum(book.delays)) == (2, 0, 2)
+    journal.begin()
+    subject.save(journal)
+    again = ledger(journal=journal)
+    again.load(journal)
+    (counts,) = (slot.counts for slot in again.seal(START + 10 * 3600).labels)
+    assert (counts.predictions, counts.labelled, sum(counts.bin_rows), sum(counts.bin_labels)) == (3, 2, 2, 2)
+    assert sum(counts.bin_predictions) * LOSS_UNIT == 0.5 + 1.0
+    assert again.books["m", "1"].due_labelled == 2
+
+
+def test_the_error_of_a_regression_is_capped_however_large_it_is() -> None:
+    version = Version(msgspec.structs.replace(manifest("1"), task="regression"), profile())
+    found = record(["a", "b", "c"], np.zeros((3, FEATURES), np.float32), [START] * 3, of=version.manifest)
+    p = np.array([[0, 1e308], [0, -1e308], [0, np.inf]])
+    found = msgspec.structs.replace(found, outputs={"p": Column.of("FP64", p)})
+    subject, journal = ledger(), Journal(None, "test")
+    versions = {("m", "1", found.digest): version}
+    subject.label([Label("m", id, 0, label, START) for id, label in (("a", -1e308), ("b", 1e308), ("c", 1.0))], NOW)
+    subject.ingest(packed([found]), versions, NOW)
+    book = subject.books["m", "1"]
+    assert (book.joined, book.mean_loss) == (2, 1.0)
+    assert book.tables is not None
+    assert scorecard(book.tables, 1).metrics["mae"].value == book.tables.plan.most_error
+    journal.begin()
+    subject.save(journal)

@@ -129,6 +129,29 @@ def test_harm_is_no_part_of_it() -> None:
     assert not monitor.risk().alarm and monitor.risk().onset is None
 
 
+def test_labels_that_have_stopped_are_found_again_after_a_reset_and_no_part_of_a_rebase() -> None:
+    monitor = Monitor(profile(), SETTINGS, pagers=2)
+    risk = profile().risk
+    assert risk is not None
+    bins = len(risk.calibration)
+    ones = LabelCounts(100 * bins, 97 * bins, 0, [97] * bins, [97] * bins, [0] * bins)  # the model says 0
+    for slot in range(600):
+        monitor.fold_labels(slot, ones if slot < 400 else LabelCounts(100 * bins))
+    alarmed = monitor.checks()
+    assert alarmed.coverage.alarm and alarmed.calibration.alarm
+    monitor.reset(harm=False)
+    kept = monitor.checks()
+    assert (kept.coverage, kept.calibration) == (alarmed.coverage, alarmed.calibration)
+    monitor.reset()
+    checks = monitor.checks()
+    assert not checks.coverage.alarm and not checks.calibration.alarm
+    assert checks.coverage.log_e == checks.calibration.log_e == 0.0
+    assert checks.coverage.usual == pytest.approx(0.97)
+    for slot in range(600, 1000):
+        monitor.fold_labels(slot, LabelCounts(100 * bins))
+    assert monitor.checks().coverage.alarm
+
+
 def fed(judges: Sequence[Aggregator], records: Sequence[Record], core: Ledger) -> None:
     for start in range(0, len(records), 250):
         core.ingest(packed(records[start : start + 250]), KNOWN, NOW)
