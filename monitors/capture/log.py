@@ -29,6 +29,11 @@ class _Open:
         self.segment: Segment | None = None
         self.since = 0.0  # of the first row in it, wall clock
 
+    @property
+    def unsealed_bytes(self) -> int:
+        """Of its segment, which another process may have sealed."""
+        return self.segment.bytes if self.segment and self.segment.path.name not in self.shelf.sealed else 0
+
     def close(self) -> None:
         if self.segment is not None:
             self.segment.close()
@@ -59,7 +64,8 @@ class CaptureLog:
 
     @property
     def stored(self) -> dict[Name, int]:
-        return {name: one.shelf.bytes for name, one in self._open.items()}
+        """Without a look at the disk: of sealed segments, and of the one that is written."""
+        return {name: one.shelf.sealed_bytes + one.unsealed_bytes for name, one in self._open.items()}
 
     def position(self, name: Name, ring: str) -> Position | None:
         """Up to where the rows of a version are captured from a ring; None: not one was."""

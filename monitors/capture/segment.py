@@ -46,7 +46,7 @@ class Segment:
     def __init__(self, path: Path, schema: Any, options: Any = None) -> None:
         self.path, self.schema = path, schema
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._sink, self.bytes = io.BytesIO(), 0
+        self._sink, self.bytes, self._synced = io.BytesIO(), 0, 0
         self._writer = pa.ipc.new_stream(self._sink, schema, options=options)
 
     def write(self, rows: Any, mark: Mark) -> None:
@@ -61,7 +61,9 @@ class Segment:
             return False
 
     def sync(self) -> None:
-        os.fdatasync(self._descriptor)
+        if self._synced != self.bytes:
+            os.fdatasync(self._descriptor)
+            self._synced = self.bytes
 
     def finish(self) -> None:
         """Write the end of the stream, and have it last."""

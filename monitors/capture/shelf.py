@@ -60,7 +60,11 @@ class Shelf:
 
     @property
     def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
+        return self.sealed_bytes + sum(path.stat().st_size for path in self.loose)
+
+    @property
+    def sealed_bytes(self) -> int:
+        return sum(sealed.bytes for sealed in self.sealed.values())
 
     def mark(self) -> Mark:
         """What all sealed segments say together."""
@@ -131,6 +135,7 @@ class Shelf:
         staged = self.folder / f"{MANIFEST}.new"
         with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(msgspec.json.encode([self.sealed[name] for name in sorted(self.sealed)]))
+            file.flush()
             os.fsync(file.fileno())
         staged.rename(self.folder / MANIFEST)
         self._seen = _stamp(self.folder / MANIFEST)

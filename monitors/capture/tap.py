@@ -61,6 +61,7 @@ class Tap:
         self._unpack = Unpacker()
         self._followed: dict[str, _Ring] = {}
         self._refused: dict[str, str] = {}
+        self._kept = b""
         self._newest = -math.inf
         self._drained = True
 
@@ -87,8 +88,12 @@ class Tap:
         written: dict[str, dict[str, Written]] = {}
         for (model, version), n in self.log.written.items():
             written.setdefault(model, {})[version] = n
-        checkpoint = Checkpoint(self._positions, written, self.dropped, self.log.expired, dict(self.log.settings))
-        _store(self._root / CHECKPOINT, checkpoint)
+        checkpoint = msgspec.json.encode(
+            Checkpoint(self._positions, written, self.dropped, self.log.expired, dict(self.log.settings))
+        )
+        if checkpoint != self._kept:
+            _store(self._root / CHECKPOINT, checkpoint)
+            self._kept = checkpoint
 
     def figures(self, now: float) -> Figures:
         lag_s = 0.0 if self._drained or self._newest < 0 else max(0.0, now - self._newest)
@@ -204,10 +209,11 @@ def _read(path: Path) -> Checkpoint:
         return Checkpoint()
 
 
-def _store(path: Path, checkpoint: Checkpoint) -> None:
+def _store(path: Path, checkpoint: bytes) -> None:
     staged = path.with_suffix(".new")
     with staged.open("wb") as file:
-        file.write(msgspec.json.encode(checkpoint))
+        file.write(checkpoint)
+        file.flush()
         os.fsync(file.fileno())
     staged.rename(path)
     sync_folder(path.parent)

@@ -97,6 +97,27 @@ def test_what_is_too_much_goes_oldest_first(tmp_path: Path) -> None:
     assert numbers == list(range(numbers[0], 14)) and numbers[0] > 1
 
 
+def test_what_is_stored_is_known_without_a_look_at_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = CaptureLog(tmp_path)
+    for k, at in enumerate([NOW, NOW + 4000, NOW + 8000]):
+        write(log, k, at)
+        log.tidy(at)
+        sizes = [path.stat().st_size for path in paths(tmp_path)]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", None)
+            assert log.stored == {NAME: sum(sizes)}
+        assert Shelf(tmp_path / "m" / "1").bytes == sum(sizes)
+    assert len(paths(tmp_path)) == 2 and len(Shelf(tmp_path / "m" / "1").sealed) == 1
+
+
+def test_what_another_process_sealed_is_stored_once(tmp_path: Path) -> None:
+    log = CaptureLog(tmp_path)
+    write(log, 0, NOW)
+    CaptureLog(tmp_path)
+    log.tidy(NOW)
+    assert log.stored == {NAME: sum(path.stat().st_size for path in paths(tmp_path))}
+
+
 def _bulky(k: int) -> Any:
     """About 200 kB that cannot be compressed."""
     rng = np.random.default_rng(k)

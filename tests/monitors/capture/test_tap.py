@@ -205,6 +205,23 @@ def test_a_ring_that_was_replaced_is_read_from_its_start(tmp_path: Path) -> None
     assert record.decode(record.encode(records(1)[0])) == records(1)[0]
 
 
+def test_places_that_did_not_change_are_not_written_again(tmp_path: Path) -> None:
+    one, _ = rings(tmp_path)
+    append(one, records(3))
+    subject, place = tap(tmp_path), tmp_path / "captures" / tapping.CHECKPOINT
+
+    def kept() -> int:
+        subject.tidy(SETTINGS, NOW)
+        return place.stat().st_mtime_ns
+
+    drain(subject)
+    first = kept()
+    assert kept() == first
+    append(one, records(1, first=3))
+    drain(subject)
+    assert kept() > first
+
+
 def test_a_model_that_is_no_longer_served_keeps_its_retention(tmp_path: Path) -> None:
     one, _ = rings(tmp_path)
     append(one, records(3))
