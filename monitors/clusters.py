@@ -94,12 +94,18 @@ def keys(values: Array) -> Hashes:
 
     >>> keys(np.array([1.0, 2.0, 1.0])).tolist() == keys(np.array([1, 2, 1], np.int32)).tolist()
     True
+    >>> len(set(keys(np.array([2**53, 2**53 + 1, 2**53 + 2])).tolist()))
+    3
     """
     if values.dtype.kind in "OSU":
         known = {value: blake2b(_text(value), digest_size=_HASH).digest() for value in set(values.tolist())}
         return np.frombuffer(b"".join(known[value] for value in values.tolist()), ">u8").astype(np.uint64)
     numbers = values.astype(np.float64) + 0.0  # -0.0 is 0.0
-    return hashes(np.where(np.isnan(numbers), np.nan, numbers), np.zeros(len(numbers), np.uint64))
+    rounded = np.zeros(len(numbers), np.int64)
+    if values.dtype.kind in "iu":  # ids beyond 2^53 are told apart by what float64 leaves off
+        with np.errstate(invalid="ignore"):
+            rounded = values.astype(np.int64) - numbers.astype(np.int64)
+    return hashes(np.where(np.isnan(numbers), np.nan, numbers), rounded)
 
 
 def _text(value: object) -> bytes:
