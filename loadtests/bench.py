@@ -23,7 +23,7 @@ from loadtests.environments import NotInstalled
 from loadtests.page import page
 from loadtests.peers.bentoml import BENTOML
 from loadtests.peers.ceilings import CEILING_PROTOCOL, CEILING_UVICORN
-from loadtests.peers.gaugeway import GAUGEWAY, GAUGEWAY_UNMONITORED
+from loadtests.peers.gaugeway import GAUGEWAY, GAUGEWAY_UNCAPTURED, GAUGEWAY_UNMONITORED
 from loadtests.peers.kserve import KSERVE
 from loadtests.peers.litserve import LITSERVE
 from loadtests.peers.mlserver import MLSERVER
@@ -35,6 +35,7 @@ from loadtests.workloads import WORKLOADS
 
 PEERS: dict[str, Peer] = {
     "gaugeway": GAUGEWAY,
+    "gaugeway-uncaptured": GAUGEWAY_UNCAPTURED,
     "gaugeway-unmonitored": GAUGEWAY_UNMONITORED,
     "triton": TRITON,
     "omle": OMLE,

@@ -1,4 +1,4 @@
-"""Gaugeway twice: everything on, and without monitors and records."""
+"""Gaugeway three times: everything on, without the capture log, and without monitors and records."""
 
 import subprocess
 
@@ -18,9 +18,14 @@ controller_port = {controller}
 [monitors]
 enabled = {monitors}
 """
+CAPTURE = f"""
+[models.boosting.capture]
+enabled = true
+features = {list(boosting.FEATURES)}
+"""
 
 
-def _prepare(place: Place, monitors: bool) -> Launch:
+def _prepare(place: Place, monitors: bool = True, capture: bool = False) -> Launch:
     admin, node, controller = free_ports(3)
     config = place.folder / "gaugeway.toml"
     text = CONFIG.format(
@@ -31,7 +36,7 @@ def _prepare(place: Place, monitors: bool) -> Launch:
         controller=controller,
         monitors=str(monitors).lower(),
     )
-    config.write_text(text)
+    config.write_text(text + CAPTURE if capture else text)
     variables = {"PYTHONPATH": str(ROOT)}
     command = [str(place.python), "-m", "serving.cli"]
     for workload in place.workloads:
@@ -51,9 +56,14 @@ def _monitored(place: Place) -> list[str]:
 
 
 GAUGEWAY = Peer(
-    said="Gaugeway, everything on: routing between versions, limits, metrics, records of every request, monitors;"
-    " one gateway worker, one replica a model",
-    prepare=lambda place: _prepare(place, monitors=True),
+    said="Gaugeway, everything on: routing between versions, limits, metrics, records of every request, monitors, and"
+    " every row of the small model in the capture log; one gateway worker, one replica a model",
+    prepare=lambda place: _prepare(place, capture=True),
+    packages=("gaugeway", "ray", "onnxruntime"),
+)
+GAUGEWAY_UNCAPTURED = Peer(
+    said="Gaugeway without the capture log, which is off by default",
+    prepare=_prepare,
     packages=("gaugeway", "ray", "onnxruntime"),
 )
 GAUGEWAY_UNMONITORED = Peer(
