@@ -78,7 +78,7 @@ def capacity(url: str, report: Path) -> float:
     """Requests a second. A rate that fails once is tried again: machines are shared."""
     rate, console = FIRST_RATE, Console(stderr=True)
     console.print("measuring the capacity …")
-    while any(_within(load(url, rate * STEP, PROBE_S, report, stderr=subprocess.DEVNULL)) for _ in range(2)):
+    while any(_within(load(url, rate * STEP, PROBE_S, report, stderr=subprocess.PIPE)) for _ in range(2)):
         rate *= STEP
     console.print(f"capacity: {rate:,.0f} requests/s, not {rate * STEP:,.0f}")
     return rate
@@ -92,7 +92,10 @@ def load(url: str, rate: float, seconds: float, report: Path, stderr: int | None
     """The open loop, in a process of its own; its progress bar goes to this terminal."""
     command = [sys.executable, "-m", "loadtests.open_loop", url, "--model", "boosting", "--json", str(report)]
     options = ["--rate", f"{rate:g}", "--seconds", f"{seconds:g}", "--deadline-s", str(DEADLINE_S)]
-    subprocess.run([*command, *options, "--no-tell-deadline"], stdout=subprocess.DEVNULL, stderr=stderr, check=False)
+    report.unlink(missing_ok=True)
+    done = subprocess.run([*command, *options, "--no-tell-deadline"], stdout=subprocess.DEVNULL, stderr=stderr)
+    if not report.exists():
+        raise RuntimeError(f"the load generator ended with status {done.returncode}: {(done.stderr or b'').decode()}")
     return msgspec.json.decode(report.read_bytes(), type=Report)
 
 
