@@ -1,10 +1,44 @@
 """How soon a change is seen, by the detectors themselves."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from monitors.drift.e_detector import CLIPS, Bettor, accumulated, log_mean_exp
+from monitors.drift.e_detector import CLIPS, Bettor, BlockBettor, accumulated, log_mean_exp
 from monitors.reference import marginal
 from monitors.risk import RiskDetector
+
+SHIFTS = {0.2: 12, 0.3: 7, 0.5: 4, 1.0: 3}  # standard deviations: blocks, at most
+RISKS = {0.15: 2_500, 0.2: 700}  # labels, at most
+MOST_BLOCKS = 600  # that bets on blocks are given
+
+
+@dataclass(frozen=True)
+class Shift:
+    """By `sigma` standard deviations: median blocks of 200 rows until an alarm, with bets on rows and on blocks."""
+
+    sigma: float
+    required: int
+    rows: float
+    blocks: float
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Of the risk, to `risk`: median labels until an alarm."""
+
+    risk: float
+    required: int
+    labels: float
+
+
+def shift(sigma: float) -> Shift:
+    blocks = of_drift(sigma, 0.02, bettor=BlockBettor, most=MOST_BLOCKS, streams=41)
+    return Shift(sigma, SHIFTS[sigma], of_drift(sigma, 0.02), blocks)
+
+
+def rise(risk: float) -> Rise:
+    return Rise(risk, RISKS[risk], of_risk(risk, 0.12, 20))
 
 
 def of_drift(

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from monitors.drift.e_detector import CLIPS, Bettor, accumulated, log_mean_exp
+from monitors.drift.e_detector import Bettor, Floats, accumulated, log_mean_exp
 from monitors.reference import Kind, Marginal, marginal
 from serving.protocol import Array
 
 TOLERANCE = 0.02
+LIMIT = 0.999  # probability with which a count of alarms stays below its limit
 
 Sample = Callable[[np.random.Generator, int], Array]
 
@@ -96,6 +98,11 @@ NULLS = {
 }
 
 
+def limit(blocks: int, run_blocks: float) -> int:
+    """The promise allows blocks / A alarms on average; their count exceeds this with probability 0.001 at most."""
+    return int(stats.poisson.ppf(LIMIT, blocks / run_blocks))
+
+
 def alarms(streams: Iterable[Stream], run_blocks: float, bettor: type[Bettor] = Bettor) -> int:
     """Alarms at A = `run_blocks` of all streams, run side by side where they have as many cells."""
     sizes = defaultdict(list)
@@ -110,10 +117,17 @@ def _alarms(streams: Sequence[Stream], run_blocks: float, bettor: type[Bettor]) 
         np.array([stream.tolerance + stream.law.error for stream in streams]),
     )
     design_effects = np.array([stream.law.design_effect for stream in streams])
-    s, found = np.zeros((len(streams), len(CLIPS))), 0
-    for counts in np.stack([stream.counts for stream in streams], axis=1):
-        s = accumulated(s, bets.update(counts, design_effects))
-        alarm = log_mean_exp(s) >= np.log(run_blocks)
+    blocks = np.stack([stream.counts for stream in streams], axis=1)
+    return alarms_of((bets.update(counts, design_effects) for counts in blocks), run_blocks)
+
+
+def alarms_of(won: Iterable[Floats], run_blocks: float) -> int:
+    """Of detectors side by side, which begin again after an alarm: `won` are log winnings by block, (streams, …)."""
+    s: Floats = np.zeros(1)
+    found = 0
+    for winnings in won:
+        s = accumulated(s, winnings)
+        alarm = log_mean_exp(s.reshape(len(s), -1)) >= np.log(run_blocks)
         s[alarm] = 0.0
         found += int(alarm.sum())
     return found

@@ -6,6 +6,7 @@ false call in 90 days.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,12 @@ class Tally:
     rule: str
     blocks: int  # of a window
     alarms: NDArray[np.int64]
-    delay_min: float
+    firsts: tuple[float, ...]
 
-    def outcome(self, days: int) -> Outcome:
-        scale = streams.DAYS / days
-        window = "minute" if self.blocks == MINUTE else "hour"
-        calls, alarms = (self.alarms > 0).sum() * scale, self.alarms.sum() * scale
-        return Outcome(self.name, self.rule, window, days, float(calls), float(alarms), self.delay_min)
+    @property
+    def outcome(self) -> Outcome:
+        window, called = "minute" if self.blocks == MINUTE else "hour", int((self.alarms > 0).sum())
+        return Outcome(self.name, self.rule, window, len(self.alarms), (called,), self.firsts)
 
 
 class Watch:
@@ -67,10 +67,10 @@ class Watch:
 
 
 def outcomes(days: int = streams.DAYS) -> list[Outcome]:
-    """Of the first `days`, in alarms a quarter."""
+    """Of the first `days`."""
     laws = [marginal(streams.reference(feature), "numeric") for feature in range(streams.FEATURES)]
     counts, tallies = _counted(laws, days)
-    return [_ours(laws, counts, days), *(tally.outcome(days) for tally in tallies)]
+    return [*_ours(laws, counts), *(tally.outcome for tally in tallies)]
 
 
 def _counted(laws: list[Marginal], days: int) -> tuple[Counts, list[Tally]]:
@@ -78,7 +78,7 @@ def _counted(laws: list[Marginal], days: int) -> tuple[Counts, list[Tally]]:
     counts = np.empty((days * streams.BLOCKS, len(laws), laws[0].size), np.int64)
     rules = [(blocks, *rule) for blocks in (MINUTE, HOUR) for rule in RULES]
     tallies = [
-        Tally(name, rule, blocks, np.zeros(days * streams.BLOCKS // blocks, np.int64), _delay(test, laws[0], blocks))
+        Tally(name, rule, blocks, np.zeros(days * streams.BLOCKS // blocks, np.int64), _firsts(test, laws[0], blocks))
         for blocks, name, rule, test in rules
     ]
     for feature, law in enumerate(laws):
@@ -94,18 +94,30 @@ def _counted(laws: list[Marginal], days: int) -> tuple[Counts, list[Tally]]:
     return counts, tallies
 
 
-def _ours(laws: list[Marginal], counts: Counts, days: int) -> Outcome:
-    watch, calls, alarms = Watch(laws), 0, 0
-    for block in counts:
-        together, alone = watch.update(block)
-        calls, alarms = calls + together, alarms + int(alone.sum())
-    scale, promised = streams.DAYS / days, 1 / PAGERS
-    rule = f"drift of the whole, A = {run_blocks(PAGERS, SETTINGS):,.0f} blocks"
-    delay = streams.median_delay(lambda: _fresh(laws), RUNS)
-    return Outcome("Gaugeway", rule, "minute", days, calls * scale, alarms * scale, delay, promised)
+def _ours(laws: list[Marginal], counts: Counts) -> list[Outcome]:
+    """Of all features together, which call somebody, and of any feature."""
+    watch = Watch(laws)
+    found = np.array([(together, alone.any()) for together, alone in map(watch.update, counts)])
+    return [
+        _outcome("drift of the whole", found[:, 0], partial(_fresh, laws, _whole), 1 / PAGERS),
+        _outcome("any feature, which calls nobody", found[:, 1], partial(_fresh, laws, _first), len(laws) / PAGERS),
+    ]
 
 
-def _fresh(laws: list[Marginal]) -> Callable[[Floats], bool]:
+def _outcome(rule: str, found: Flags, fresh: Callable[[], Callable[[Floats], bool]], promised: float) -> Outcome:
+    rule, firsts = f"{rule}, A = {run_blocks(PAGERS, SETTINGS):,.0f} blocks", streams.firsts(fresh, range(RUNS))
+    return Outcome("Gaugeway", rule, "minute", len(found), (int(found.sum()),), firsts, promised)
+
+
+def _whole(together: bool, alone: Flags) -> bool:
+    return together
+
+
+def _first(together: bool, alone: Flags) -> bool:
+    return bool(alone[0])
+
+
+def _fresh(laws: list[Marginal], which: Callable[[bool, Flags], bool]) -> Callable[[Floats], bool]:
     """Feature 0 is given, the others go on without drift."""
     watch, rng = Watch(laws), np.random.default_rng(4)
     theta = np.stack([law.theta for law in laws])
@@ -113,7 +125,7 @@ def _fresh(laws: list[Marginal]) -> Callable[[Floats], bool]:
     def alarmed(rows: Floats) -> bool:
         counts = rng.multinomial(streams.ROWS, theta)
         counts[0] = laws[0].count(rows)
-        return watch.update(counts)[0]
+        return which(*watch.update(counts))
 
     return alarmed
 
@@ -158,7 +170,7 @@ def _binned(counts: Counts) -> Counts:
     return bins
 
 
-def _delay(test: Callable[[Marginal, Counts, Floats], Flags], law: Marginal, blocks: int) -> float:
+def _firsts(test: Callable[[Marginal, Counts, Floats], Flags], law: Marginal, blocks: int) -> tuple[float, ...]:
     ordered = np.sort(streams.reference(0))
 
     def alarmed() -> Callable[[Floats], bool]:
@@ -167,7 +179,7 @@ def _delay(test: Callable[[Marginal, Counts, Floats], Flags], law: Marginal, blo
             bool(test(law, _count(law, window), _ranks(ordered, window))[0]) for window in windows(rows)
         )
 
-    return streams.median_delay(alarmed, RUNS)
+    return streams.firsts(alarmed, range(RUNS))
 
 
 def _windows(blocks: int) -> Callable[[Floats], Iterator[Floats]]:

@@ -1,18 +1,16 @@
 """False alarms of every null over references of every size, beside what the promise allows; and the mutants."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from loadtests.promise.mutants import MUTANTS
-from loadtests.promise.nulls import NULLS, Null, Stream, alarms
+from loadtests.promise.nulls import NULLS, Null, Stream, alarms, limit
 
 RUNS = (20.0, 200.0, 2_000.0)  # A, in blocks
 REFERENCES = (1_000, 10_000, 100_000)  # rows
-Caught = tuple[str, str, int, int]  # what is wrong, on which null, alarms, their limit
-LIMIT = 0.999  # the count of alarms exceeds its limit with at most 1 - LIMIT
+NAMES = tuple(name for name in NULLS if not name.startswith("reference"))  # those that go with each of them
+SEED = 20131
 
 
 @dataclass(frozen=True)
@@ -28,38 +26,39 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        return all(found <= limit for found, limit in zip(self.alarms, self.limits, strict=True))
+        return all(found <= most for found, most in zip(self.alarms, self.limits, strict=True))
 
 
-def limit(blocks: int, run_blocks: float) -> int:
-    """The promise allows blocks / A alarms on average."""
-    return int(stats.poisson.ppf(LIMIT, blocks / run_blocks))
+@dataclass(frozen=True)
+class Caught:
+    """A mutant, on which null, with its alarms at the smallest A and their limit."""
+
+    wrong: str
+    null: str
+    alarms: int
+    limit: int
 
 
-def promise(streams: int, blocks: int) -> Iterator[Row]:
-    """Every null with every reference, so many streams of so many blocks each."""
-    rng = np.random.default_rng(20131)
-    nulls = {name: null for name, null in NULLS.items() if not name.startswith("reference")}
-    for name, null in nulls.items():
-        for rows in REFERENCES:
-            found = _fit(replace(null, reference_rows=rows), rng, streams, blocks)
-            judged = len(found) * blocks
-            yield Row(
-                name,
-                rows,
-                len(found),
-                blocks,
-                tuple(alarms(found, run) for run in RUNS),
-                tuple(limit(judged, run) for run in RUNS),
-            )
+def row(name: str, reference_rows: int, streams: int, blocks: int) -> Row:
+    """So many streams of so many blocks each; streams whose reference is unfit are left out."""
+    rng = np.random.default_rng([SEED, NAMES.index(name), reference_rows])
+    found = _fit(replace(NULLS[name], reference_rows=reference_rows), rng, streams, blocks)
+    judged = len(found) * blocks
+    return Row(
+        name,
+        reference_rows,
+        len(found),
+        blocks,
+        tuple(alarms(found, run) for run in RUNS),
+        tuple(limit(judged, run) for run in RUNS),
+    )
 
 
-def mutants(streams: int, blocks: int) -> Iterator[Caught]:
-    """Each at the smallest A."""
-    rng = np.random.default_rng(20131)
-    for mutant in MUTANTS.values():
-        found = mutant.streams([NULLS[mutant.null].stream(rng, blocks) for _ in range(streams)])
-        yield mutant.wrong, mutant.null, alarms(found, RUNS[0], mutant.bettor), limit(streams * blocks, RUNS[0])
+def caught(name: str, streams: int, blocks: int) -> Caught:
+    """A mutant of `MUTANTS` at the smallest A."""
+    mutant, rng = MUTANTS[name], np.random.default_rng(SEED)
+    found = mutant.streams([NULLS[mutant.null].stream(rng, blocks) for _ in range(streams)])
+    return Caught(mutant.wrong, mutant.null, alarms(found, RUNS[0], mutant.bettor), limit(streams * blocks, RUNS[0]))
 
 
 def _fit(null: Null, rng: np.random.Generator, streams: int, blocks: int) -> list[Stream]:

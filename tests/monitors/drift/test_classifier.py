@@ -1,12 +1,12 @@
 """The promise of the classifier, that it can be broken, and that it sees what no single feature shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from scipy import stats
 
+from loadtests.promise.nulls import alarms_of, limit
 from monitors.drift.classifier import CLIPS, Cells, Classifier, Witness, scores
 from monitors.drift.e_detector import Floats, accumulated, log_mean_exp
 from monitors.drift.tempering import thinned
@@ -15,7 +15,7 @@ from serving.protocol import Array
 
 A = 20.0
 STREAMS, BLOCKS = 12, 60  # of each law
-MOST = stats.poisson.ppf(0.999, STREAMS * BLOCKS / A)
+MOST = limit(STREAMS * BLOCKS, A)
 
 Rows = Callable[[np.random.Generator, int], Array]  # shape (n, features)
 
@@ -85,25 +85,25 @@ NULLS = {
 
 
 def alarms(null: Null, kind: type[Classifier] = Classifier, *, tempered: bool = True) -> int:
+    rng = np.random.default_rng(17)
+    return sum(alarms_of(winnings(null, kind, rng, tempered), A) for _ in range(STREAMS))
+
+
+def winnings(null: Null, kind: type[Classifier], rng: np.random.Generator, tempered: bool) -> Iterator[Floats]:
     """At most 6,000 rows of the reference are drawn, every second one of other clusters."""
-    rng, found = np.random.default_rng(17), 0
     drawn = min(6_000, null.reference_rows)
     odd = np.arange(null.reference_rows) // null.cluster % 2
-    for _ in range(STREAMS):
-        reference = np.repeat(null.reference(rng, null.reference_rows // null.cluster), null.cluster, 0)
-        laws = [marginal(column, "numeric") for column in reference.T]
-        halves = [rng.choice(np.flatnonzero(odd == half), drawn // 2, replace=False) for half in (0, 1)]
-        sample = cells(laws, reference[np.stack(halves, 1).ravel()])
-        worth = thinned(null.cluster, drawn, null.reference_rows) if tempered else 1.0
-        classifier, s = kind(laws, sample, null.tolerance, worth), np.zeros(len(CLIPS))
-        for _ in range(BLOCKS):
-            block = np.repeat(null.live(rng, null.rows // null.cluster), null.cluster, 0)
-            sample = cells(laws, block[rng.choice(null.rows, null.sampled, replace=False)])
-            worth = thinned(null.cluster, null.sampled, null.rows) if tempered else 1.0
-            s = accumulated(s, classifier.update(sample, worth))
-            if log_mean_exp(s) >= np.log(A):
-                found, s = found + 1, np.zeros(len(CLIPS))
-    return found
+    reference = np.repeat(null.reference(rng, null.reference_rows // null.cluster), null.cluster, 0)
+    laws = [marginal(column, "numeric") for column in reference.T]
+    halves = [rng.choice(np.flatnonzero(odd == half), drawn // 2, replace=False) for half in (0, 1)]
+    sample = cells(laws, reference[np.stack(halves, 1).ravel()])
+    worth = thinned(null.cluster, drawn, null.reference_rows) if tempered else 1.0
+    classifier = kind(laws, sample, null.tolerance, worth)
+    for _ in range(BLOCKS):
+        block = np.repeat(null.live(rng, null.rows // null.cluster), null.cluster, 0)
+        sample = cells(laws, block[rng.choice(null.rows, null.sampled, replace=False)])
+        worth = thinned(null.cluster, null.sampled, null.rows) if tempered else 1.0
+        yield classifier.update(sample, worth)[None]
 
 
 def cells(laws: list[Marginal], rows: Array) -> Cells:
