@@ -5,18 +5,17 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable
+from io import BufferedReader
 from typing import Any
 
 import msgspec
 
-from serving import listeners
+from serving import listeners, sending
 from serving.config import Config, Model
 from serving.discovery import alive
-from serving.errors import BadRequest, GaugewayError, NotReady
+from serving.errors import GaugewayError, NotReady
 
-_CHUNK_LABELS = 10_000
 RENEW_S = 600.0  # workers drain one after the other
 
 
@@ -138,26 +137,15 @@ def apply(config: Config, models: dict[str, Model], at: int, why: str, timeout_s
     raise NotReady(f"the models are stored, but after {timeout_s:g} s not in effect: waiting for {found['waiting']}")
 
 
-def label(config: Config, model: str, text: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
-    """Send labels in chunks; returns the sum of each outcome, and the refused ones that were named."""
-    lines, sums, refused = _label_lines(text), Counter[str](joined=0, parked=0, unknown=0), list[Any]()
-    url = f"{_running(config)['gateway']}/v1/models/{model}/labels"
-    for start in range(0, len(lines), _CHUNK_LABELS):
-        chunk = "\n".join(lines[start : start + _CHUNK_LABELS]).encode()
-        counts = _call("POST", url, chunk, "application/x-ndjson", config.gateway.tls.certificate)
-        refused += [{"index": one["index"] + start, "reason": one["reason"]} for one in counts.pop("refused")]
-        sums.update(counts)
-        progress(min(start + _CHUNK_LABELS, len(lines)), len(lines))
-    return {**sums, "refused": refused}
-
-
-def _label_lines(text: str) -> list[str]:
-    if not text.lstrip().startswith("["):
-        return [line for line in text.split("\n") if line.strip()]  # splitlines splits within strings, too
-    try:
-        return [json.dumps(one) for one in json.loads(text)]
-    except json.JSONDecodeError as error:
-        raise BadRequest(f"the labels are not JSON: {error}") from None
+def label(config: Config, model: str, file: BufferedReader, progress: sending.Progress) -> dict[str, Any]:
+    """Send the labels of a file; returns the sum of each outcome, and the refused ones that were named."""
+    _running(config)  # or there is nothing to wait for
+    return sending.send(
+        file,
+        lambda: f"{_running(config)['gateway']}/v1/models/{model}/labels",
+        config.gateway.tls.certificate,
+        progress,
+    )
 
 
 def _route_offline(config: Config, model: str, weights: dict[str, float], why: str) -> dict[str, Any]:
@@ -186,24 +174,15 @@ def _running(config: Config) -> dict[str, Any]:
     return found
 
 
-def _call(
-    method: str, url: str, body: bytes | None = None, content_type: str = "application/json", certificate: str = ""
-) -> Any:
-    request = urllib.request.Request(url, body, {"content-type": content_type}, method=method)
+def _call(method: str, url: str, body: bytes | None = None) -> Any:
+    request = urllib.request.Request(url, body, {"content-type": "application/json"}, method=method)
     try:
-        with listeners.ask(request, 60, certificate) as response:
+        with listeners.ask(request, 60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise _named(error) from None
+        raise listeners.named(error) from None
     except OSError as error:
         raise NotReady(f"no answer from {url}: {getattr(error, 'reason', error)}") from None
-
-
-def _named(error: urllib.error.HTTPError) -> GaugewayError:
-    try:
-        return GaugewayError(json.load(error)["error"])
-    except (ValueError, KeyError, TypeError):  # not of this program
-        return GaugewayError(f"{error.url} answered {error.code}")
 
 
 def _same(a: dict[str, float], b: dict[str, float]) -> bool:

@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from importlib.metadata import version as installed
 from typing import Any, Protocol
 
-import msgspec
-
 from serving import codec
 from serving.config import Config
 from serving.dataplane import DataPlane, Served
 from serving.errors import GaugewayError, MethodNotAllowed, NotFound, NotReady
+from serving.head import Head
 from serving.http import Handler, Request, Response, answer, refusal
 from serving.inference import Inference
-from serving.labelling import Outcome
+from serving.labelling import Intake
 
 log = logging.getLogger("gaugeway.gateway")
 
@@ -141,23 +140,32 @@ class Gateway:
             response = await self._labelled(request)
         except GaugewayError as error:
             response = refusal(error)
+        except ConnectionAbortedError:  # within the body: nobody waits for an answer
+            return
         except Exception:  # the same edge
             response = self._failed(request)
         request.answer(response)
 
     async def _labelled(self, request: Request) -> Response:
-        name = request.names["model"]
-        model = self._plane.model(name)
-        outcome = Outcome()
-        for batch in codec.label_batches(
-            request.content(self._settings.max_body_bytes),
-            request.text(b"content-type"),
-            request.arrived if self._arrival_is_event else None,
-        ):
-            rows = [{"model": name, **msgspec.to_builtins(one)} for one in batch.labels]
-            outcome.add(batch, await self._labels.submit(rows) if rows else {})
-        self._plane.labelled(model, outcome.each())
-        return answer(outcome.document())
+        name, kind = request.names["model"], request.text(b"content-type")
+        model, intake = self._plane.model(name), Intake(name, self._labels.submit)
+        now, longest = request.arrived if self._arrival_is_event else None, self._settings.max_body_bytes
+        try:
+            if codec.is_ndjson(kind):
+                expander = codec.Expander(request.text(b"content-encoding"), longest)
+                await intake.stream(request.parts(), expander, codec.Lines(now))
+            else:
+                await intake.take(codec.label_batches(request.content(longest), kind, now))
+        finally:  # what was taken stays taken
+            self._plane.labelled(model, intake.outcome.each())
+        return answer(intake.outcome.document())
+
+
+def streams(head: Head) -> bool:
+    """Whether the body is taken in parts: labels, one a line."""
+    if head.method != "POST" or not head.path.removesuffix("/").endswith("/labels"):
+        return False
+    return codec.is_ndjson(head.headers.get(b"content-type", b"").decode("latin-1"))
 
 
 def _state(served: Served) -> dict[str, str]:

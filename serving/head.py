@@ -111,3 +111,9 @@ def _length(headers: dict[bytes, bytes], current: bool) -> int:
     if not _LENGTH.fullmatch(length):
         raise BadRequest(f"content-length must be a number of bytes, got {length[:100]!r}")
     return int(length)
+
+
+def binary_at(known: Head) -> int:
+    """Where in a body its binary tensors begin, as far as the head says."""
+    given = known.headers.get(b"inference-header-content-length", b"")
+    return int(given) if given.isdigit() and len(given) < 20 else 0

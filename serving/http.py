@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from secrets import token_hex
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 from serving import codec
 from serving.errors import BadRequest, GaugewayError, MethodNotAllowed, Unavailable
 from serving.head import Head
+from serving.upload import Upload
 
 # Header lines of a response, each with its end.
 JSON = b"content-type: application/json\r\n"
@@ -61,6 +62,13 @@ class Request:
         encoding = self.text(b"content-encoding")
         return codec.decompress(self.body, encoding, max_bytes) if encoding else self.body
 
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, not decompressed; here it is whole.
+
+        Raises ConnectionAbortedError when the rest will not come: then nobody waits for an answer.
+        """
+        yield bytes(self.body)
+
     def identity(self) -> bytes | None:
         """`x-request-id` as given. Raises BadRequest when it is not 1 to 128 printable characters."""
         given = identity(self.headers)
@@ -96,6 +104,19 @@ class Request:
         if moment.tzinfo is None:
             raise BadRequest(f"x-gaugeway-event-time must name its offset from UTC, got {text[:40]!r}")
         return moment.timestamp()
+
+
+class Streamed(Request):
+    """A request whose body still comes. An answer before its end is the last one of the connection."""
+
+    __slots__ = ("_upload",)
+
+    def __init__(self, head: Head, upload: Upload, peer: str, send: Callable[[Response], None]) -> None:
+        super().__init__(head, b"", peer, send)
+        self._upload = upload
+
+    def parts(self) -> AsyncIterator[bytes]:
+        return self._upload
 
 
 def identity(headers: Mapping[bytes, bytes]) -> bytes | None:

@@ -1,5 +1,7 @@
 """Labels on their way from the gateway to the node's sidecar, which answers once they are on disk."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from serving.codec import Batch
+from serving.codec import Batch, Expander, Lines
 from serving.errors import NotReady
 
 MAX_REFUSED = 1000  # refused labels that an answer names
 PARTS = ("joined", "parked", "unknown")  # what was not refused is one of these
 OUTCOMES = (*PARTS, "doubled", "conflicting", "late")
+
+Submit = Callable[[list[dict[str, Any]]], Awaitable[dict[str, Any]]]
 
 
 @dataclass
@@ -41,6 +45,26 @@ class Outcome:
     def document(self) -> dict[str, Any]:
         named = sorted(self.named, key=lambda one: int(one["index"]))
         return {**self.counts, "refused": named, "refused_total": self.refused}
+
+
+class Intake:
+    """Labels of one request for `model` on their way to the store, a batch after the other; `outcome` counts them."""
+
+    def __init__(self, model: str, submit: Submit) -> None:
+        self.outcome, self._model, self._submit = Outcome(), model, submit
+
+    async def take(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            rows = [{"model": self._model, **msgspec.to_builtins(one)} for one in batch.labels]
+            self.outcome.add(batch, await self._submit(rows) if rows else {})
+
+    async def stream(self, parts: AsyncIterator[bytes], expander: Expander, lines: Lines) -> None:
+        """A body while it comes; between two pieces of it the loop gets its turn."""
+        async for part in parts:
+            for piece in expander.feed(part):
+                await self.take(lines.feed(piece))
+                await asyncio.sleep(0)
+        await self.take(lines.feed(expander.end(), last=True))
 
 
 class Desk:

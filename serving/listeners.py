@@ -1,10 +1,13 @@
 """Asking Gaugeway's own listeners: their URLs, and a client that no proxy of the environment comes between."""
 
+import json
+import urllib.error
 import urllib.request
 from typing import Any
 
 from serving import tls
 from serving.config import Gateway
+from serving.errors import GaugewayError
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -27,6 +30,14 @@ def ask(request: str | urllib.request.Request, timeout_s: float, certificate: st
     Raises OSError, of which HTTPError is one.
     """
     return _opener(certificate).open(request, timeout=timeout_s)
+
+
+def named(error: urllib.error.HTTPError) -> GaugewayError:
+    """The sentence of an answer that is an error."""
+    try:
+        return GaugewayError(json.load(error)["error"])
+    except (ValueError, KeyError, TypeError):  # not of this program
+        return GaugewayError(f"{error.url} answered {error.code}")
 
 
 def _opener(certificate: str) -> urllib.request.OpenerDirector:

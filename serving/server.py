@@ -7,11 +7,9 @@ after the other; what a client sends ahead waits, at most `_AHEAD_BYTES` of it. 
 
 import asyncio
 import logging
-import resource
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from secrets import token_hex
@@ -23,7 +21,9 @@ from serving.chunked import Chunked
 from serving.errors import GaugewayError, Overloaded, PayloadTooLarge, RequestTimeout
 from serving.frames import aligned
 from serving.head import CHUNKED, Head
-from serving.http import Request, Response, refusal
+from serving.http import Request, Response, Streamed, refusal
+from serving.limits import DEFAULT, Limits
+from serving.upload import ENDLESS, UPLOAD_BYTES, Sized, Upload
 
 log = logging.getLogger("gaugeway.server")
 
@@ -35,36 +35,22 @@ _KNOWN_HEADS, _KNOWN_BYTES = 1024, 2048
 _STATUS = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may take. A body must go on within `body_idle_s` and at `min_bytes_per_s` on average."""
-
-    max_body_bytes: int = 64 * 2**20
-    max_buffered_bytes: int = 2**30  # of all bodies that are large or under way
-    head_s: float = 5.0
-    body_idle_s: float = 5.0
-    min_bytes_per_s: float = 1024.0
-    keep_alive_s: float = 75.0
-    farewell_s: float = 2.0  # of a drain: a client that asks within hears that the connection ends
-    write_s: float = 30.0
-    max_connections: int = 0  # 0: half of the descriptor limit
-
-    @property
-    def connections(self) -> int:
-        return self.max_connections or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
-
-
 class Server:
-    """Accepts connections for `application`; `refused` counts, by status, what never became a request."""
+    """Accepts connections for `application`; `refused` counts, by status, what never became a request.
+
+    Whose head `streams` says so gets a `Streamed` request, before its body is whole and however long it is.
+    """
 
     def __init__(
         self,
         application: Callable[[Request], None],
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT,
         refused: Callable[[int], None] = lambda status: None,
         room: Callable[[int, int], memoryview | None] = lambda size, at: None,
+        streams: Callable[[Head], bool] = lambda head: False,
     ) -> None:
         self.application, self.limits, self.refused, self._room = application, limits, refused, room
+        self.streams = streams
         self.connections: set[Connection] = set()
         self.inbox = memoryview(bytearray(_INBOX_BYTES))
         self.buffered_bytes = 0
@@ -148,7 +134,8 @@ class Connection(asyncio.BufferedProtocol):
         self._head: Head | None = None  # of the request whose body comes or that is being answered
         self._sized: memoryview | None = None  # a large body on its way, `_at` bytes of which are here
         self._at = self._held = 0
-        self._chunked: Chunked | None = None
+        self._coming: Chunked | Sized | None = None  # a body in chunks, or one that is taken in parts
+        self._upload: Upload | None = None
         self._request: Request | None = None
         self._since = self._began = server.now
         self._writing = True  # the client reads what is written
@@ -208,8 +195,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._writing or self._refused or self._transport is None or self._transport.is_closing():
             if waited_s > (LINGER_S if self._refused else limits.write_s):
                 self.abort()  # closing waits for a client that reads
-        elif self._request is not None:
-            self._since = now
+        elif self._request is not None and (self._coming is None or (self._upload is not None and self._upload.paused)):
+            self._since = self._began = now
         elif self._head is not None:
             slow = now - self._began > limits.body_idle_s + self._received / limits.min_bytes_per_s
             if waited_s > limits.body_idle_s or slow:
@@ -226,12 +213,12 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _received(self) -> int:
-        return self._at if self._chunked is None else len(self._chunked.data)
+        return self._at if self._coming is None else len(self._coming.data)
 
     def _feed(self, data: bytes) -> None:
         if self._refused:
             return
-        if self._chunked is not None:
+        if self._coming is not None:
             self._since = self._server.now
             self._continue(data)
             return
@@ -255,7 +242,7 @@ class Connection(asyncio.BufferedProtocol):
         self._rest = b""
         known = self._head = self._server.head(data[:end])
         at, length = end + 4, known.length
-        if length > self._max_body_bytes:
+        if length > self._max_body_bytes and not self._server.streams(known):
             raise PayloadTooLarge(f"got a body of {length} bytes, at most {self._max_body_bytes} are taken")
         if length >= 0 and len(data) - at >= length:
             self._rest = data[at + length :]
@@ -273,11 +260,13 @@ class Connection(asyncio.BufferedProtocol):
         self._since = self._began = self._server.now
         if known.expects and not data and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if known.length == CHUNKED:
-            self._chunked = Chunked(self._max_body_bytes)
+        if self._server.streams(known):
+            self._stream(known, data)
+        elif known.length == CHUNKED:
+            self._coming = Chunked(self._max_body_bytes)
             self._continue(data)
         else:
-            self._sized = self._server.room(known.length, _binary_at(known))
+            self._sized = self._server.room(known.length, head.binary_at(known))
             self._sized[: len(data)] = data
             self._at = len(data)
             self._hold(len(data))
@@ -291,13 +280,39 @@ class Connection(asyncio.BufferedProtocol):
             self._start(self._head, body)
 
     def _continue(self, data: bytes) -> None:
-        assert self._chunked is not None and self._head is not None
-        before = len(self._chunked.data)
-        rest = self._chunked.feed(data)
-        self._hold(len(self._chunked.data) - before)
+        assert self._coming is not None and self._head is not None
+        before = len(self._coming.data)
+        rest = self._coming.feed(data)
+        grown = len(self._coming.data) - before
+        self._hold(grown if self._upload is None else min(grown, UPLOAD_BYTES - self._held))
+        if self._upload is not None:
+            self._upload.offer(whole=rest is not None)
+            if self._upload.paused:  # the next part has its own time
+                self._began = self._server.now
         if rest is not None:
-            body, self._chunked, self._rest = self._chunked.data, None, rest
-            self._start(self._head, bytes(body))
+            body, self._coming, self._rest = self._coming.data, None, rest
+            if self._upload is None:
+                self._start(self._head, bytes(body))
+
+    def _stream(self, known: Head, data: bytes) -> None:
+        """Begin a request before its body is whole."""
+        assert self._transport is not None
+        self._coming = Chunked(ENDLESS) if known.length == CHUNKED else Sized(known.length)
+        self._upload = Upload(self._coming, self._transport)
+        request = self._request = Streamed(known, self._upload, self._peer, self._answer_upload)
+        request.gone = self._upload.leave
+        self._continue(data)
+        self._server.application(request)
+
+    def _answer_upload(self, response: Response) -> None:
+        """An answer that comes before the end of the body ends the connection."""
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.leave()  # what was not taken is dropped
+        if self._coming is None:
+            self._answer(response)
+        else:
+            self._last(response)
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -357,16 +372,21 @@ class Connection(asyncio.BufferedProtocol):
                     self._refuse(error)
 
     def _refuse(self, error: GaugewayError) -> None:
-        """What never became a request: where it ends nobody knows, so the connection does.
+        """What never became a request, or broke off within its body."""
+        self._server.refused(error.status)
+        self._leave()
+        response = refusal(error)
+        response.request_id = token_hex(8).encode()
+        self._last(response)
+
+    def _last(self, response: Response) -> None:
+        """Answer what is not whole: where it ends nobody knows, so the connection does.
 
         What still comes is read and dropped for a moment: a reset would overtake the answer.
         """
-        self._server.refused(error.status)
-        self._rest, self._head, self._sized, self._chunked = b"", None, None, None
+        self._rest, self._head, self._sized, self._coming, self._request = b"", None, None, None, None
         if self._transport is None or self._transport.is_closing():
             return
-        response = refusal(error)
-        response.request_id = token_hex(8).encode()
         self._write(response, True, b"connection: close\r\n")
         self._refused, self._since = True, self._server.now
         if self._transport.can_write_eof():
@@ -378,9 +398,3 @@ class Connection(asyncio.BufferedProtocol):
         request, self._request = self._request, None
         if request is not None and request.gone is not None:
             request.gone()
-
-
-def _binary_at(known: Head) -> int:
-    """Where in a body its binary tensors begin, as far as the head says."""
-    given = known.headers.get(b"inference-header-content-length", b"")
-    return int(given) if given.isdigit() and len(given) < 20 else 0

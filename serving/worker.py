@@ -25,14 +25,15 @@ from serving.config import Config, restore
 from serving.dataplane import DataPlane
 from serving.discovery import prepare
 from serving.excerpt import hashing_key
-from serving.gateway import Gateway
+from serving.gateway import Gateway, streams
 from serving.handover import Offer, inherited, listen
 from serving.labelling import Desk
+from serving.limits import Limits
 from serving.links import Links
 from serving.metrics import Page
 from serving.ring import RingWriter
 from serving.routing import Table
-from serving.server import Limits, Server
+from serving.server import Server
 from serving.tls import server_context
 
 log = logging.getLogger("gaugeway.worker")
@@ -123,7 +124,7 @@ async def serve(config: Config, slot: int, revision: int = 0, descriptor: int = 
     following = asyncio.create_task(follow(config, plane, report, arena))
     gateway = Gateway(config, plane, desk)
     limits = Limits(max_body_bytes=config.gateway.max_body_bytes)
-    server = Server(gateway, limits, gateway.refused, arena.take)
+    server = Server(gateway, limits, gateway.refused, arena.take, streams)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,4 +1,4 @@
-"""A `Server` in this process whose application is a plain function; blocking sockets of the tests ask it.
+"""A `Server` in this process whose application is a plain function, or a gateway; blocking sockets of the tests ask it.
 
 `/…` is echoed: method, path, and the body behind a line. `/later` is answered in a turn of its own, `/held` when the
 test lets it go, `/never` by nobody, `/large/N` with N bytes.
@@ -13,10 +13,14 @@ from contextlib import contextmanager
 
 import uvloop
 
+from serving.gateway import streams
 from serving.handover import listen
 from serving.http import Request, Response
-from serving.server import Limits, Server
+from serving.limits import Limits
+from serving.server import Server
 from tests.raw_http import Wire
+
+Application = Callable[[Request], None]
 
 
 class Echo:
@@ -48,8 +52,11 @@ class Echo:
 class Listening:
     """The server's side of a test: its loop runs in a thread."""
 
-    def __init__(self, limits: Limits, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, limits: Limits, tls: ssl.SSLContext | None, application: Callable[[], Application] | None
+    ) -> None:
         self.echo, self.refused = Echo(), Counter[int]()
+        self._application = application or (lambda: self.echo)
         self._limits, self._tls = limits, tls
         self._drain_s: float | None = None
         self._started = threading.Event()
@@ -78,7 +85,7 @@ class Listening:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.server = Server(self.echo, self._limits, self._refused)
+        self.server = Server(self._application(), self._limits, self._refused, streams=streams)
         sock = listen("127.0.0.1", 0)
         self.port: int = sock.getsockname()[1]
         await self.server.listen(sock, self._tls)
@@ -91,8 +98,13 @@ class Listening:
 
 
 @contextmanager
-def listening(limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Listening]:
-    server = Listening(limits or Limits(), tls)
+def listening(
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+    application: Callable[[], Application] | None = None,
+) -> Iterator[Listening]:
+    """`application` is made inside the server's loop."""
+    server = Listening(limits or Limits(), tls, application)
     try:
         yield server
     finally:

@@ -22,9 +22,10 @@ from serving.config import Config, Model, parse
 from serving.dataplane import DataPlane
 from serving.discovery import Announcement, announce, prepare
 from serving.engine import Engine
-from serving.gateway import Gateway
+from serving.gateway import Gateway, streams
 from serving.handover import listen
 from serving.labelling import Desk
+from serving.limits import Limits
 from serving.links import Links
 from serving.manifest import Manifest
 from serving.metrics import Page, collect
@@ -32,7 +33,7 @@ from serving.planning import Plan, table
 from serving.protocol import TensorSpec
 from serving.routing import Table
 from serving.runtime import Session
-from serving.server import Limits, Server
+from serving.server import Server
 from tests.models import slow
 from tests.replicas import Function, manifest, until
 
@@ -52,7 +53,8 @@ class Site:
         self.desk = Desk(folder / "monitors.sock", timeout_s=2.0)
         self.links = Links(self.config, self.plane)
         gateway = Gateway(self.config, self.plane, self.desk)
-        self.server = Server(gateway, Limits(max_body_bytes=self.config.gateway.max_body_bytes), gateway.refused)
+        limits = Limits(max_body_bytes=self.config.gateway.max_body_bytes)
+        self.server = Server(gateway, limits, gateway.refused, streams=streams)
         self._socket = listen("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", trust_env=False)

@@ -1,6 +1,11 @@
-from serving.codec import Batch, Label, Refused
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from serving.codec import Batch, Expander, Label, Lines, Refused
+from serving.codec.compression import PIECE_BYTES
 from serving.codec.labels import Place
-from serving.labelling import MAX_REFUSED, Outcome
+from serving.labelling import MAX_REFUSED, Intake, Outcome
 
 
 def test_batches_add_up_and_what_is_refused_keeps_its_place() -> None:
@@ -27,3 +32,29 @@ def test_an_answer_names_no_more_than_the_first_refused_and_counts_all() -> None
     found = outcome.document()
     assert [one["index"] for one in found["refused"]] == list(range(MAX_REFUSED))
     assert found["refused_total"] == 3500
+
+
+def test_whoever_waits_has_a_turn_between_pieces_without_a_label() -> None:
+    """Blank and refused lines alone, so that nothing is waited for."""
+    turns = 0
+
+    async def main() -> None:
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"\n" * (4 * PIECE_BYTES - 3000) + b"{}\n" * 1000
+
+        async def submit(labels: list[dict[str, Any]]) -> dict[str, Any]:
+            raise AssertionError("there is none")
+
+        waiting, intake = asyncio.create_task(others()), Intake("m", submit)
+        await intake.stream(parts(), Expander(None, 0), Lines(0.0))
+        waiting.cancel()
+        assert intake.outcome.refused == 1000
+
+    asyncio.run(main())
+    assert turns >= 4

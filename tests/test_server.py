@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from serving.server import Limits
+from serving.limits import Limits
 from tests.edge import Listening, listening
 from tests.gateway import until
 from tests.raw_http import Answer, chunks, request

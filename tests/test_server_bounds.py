@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from serving.server import LINGER_S, Limits
+from serving.limits import Limits
+from serving.server import LINGER_S
 from tests.edge import Listening, listening
 from tests.gateway import until
 from tests.raw_http import Wire, chunks, request

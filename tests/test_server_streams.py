@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.server import Limits
+from serving.limits import Limits
 from tests.edge import Listening, listening
 from tests.raw_http import chunks, request
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from serving.config import Tls
-from serving.server import Limits
+from serving.limits import Limits
 from serving.tls import server_context
 from tests import certificates
 from tests.edge import Listening, listening

@@ -18,16 +18,18 @@ in the shortest digits that give the same bits back.
 """
 
 from serving.codec.binding import bind, respond
-from serving.codec.compression import accepted_encoding, compress, decompress
-from serving.codec.labels import Batch, Label, Refused, decode_labels, label_batches
+from serving.codec.compression import Expander, accepted_encoding, compress, decompress
+from serving.codec.labels import Batch, Label, Lines, Refused, decode_labels, is_ndjson, label_batches
 from serving.codec.request import DEFAULT_LIMITS, Limits, decode_index, decode_raw, decode_request, parse_header_length
 from serving.codec.response import encode_response, error_body
 
 __all__ = [
     "DEFAULT_LIMITS",
     "Batch",
+    "Expander",
     "Label",
     "Limits",
+    "Lines",
     "Refused",
     "accepted_encoding",
     "bind",
@@ -39,6 +41,7 @@ __all__ = [
     "decompress",
     "encode_response",
     "error_body",
+    "is_ndjson",
     "label_batches",
     "parse_header_length",
     "respond",

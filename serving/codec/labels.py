@@ -55,6 +55,7 @@ class _Label(msgspec.Struct):
 _label, _labels = msgspec.json.Decoder(_Label), msgspec.json.Decoder(list[_Label])
 _one, _array = msgspec.json.Decoder(msgspec.Raw), msgspec.json.Decoder(list[msgspec.Raw])
 BATCH_LABELS = 4096
+MAX_LINE_BYTES = 2**20
 _UNFIT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadRequest)
 
 
@@ -72,13 +73,58 @@ def decode_labels(
     """
     text = bytes(body).strip()
     try:
-        if text.startswith(b"["):
+        if text.startswith(b"[") and not is_ndjson(content_type):
             return _all(text, now)
-        if (content_type and "ndjson" in content_type) or b"\n{" in text:
+        if is_ndjson(content_type) or b"\n{" in text:
             return _each(text.splitlines(), now)
         return _each([bytes(_one.decode(text))], now)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"malformed body: {error}") from None
+
+
+class Lines:
+    """Labels of NDJSON that comes in parts, at most 4096 at a time; a part and a line are in memory, and no more.
+
+    >>> lines = Lines(now=0.0)
+    >>> [batch.places for part in (b'{"id": "a", ', b'"label": 1}\\n\\n{') for batch in lines.feed(part)]
+    [[Place(at=0, line=1)]]
+    >>> [batch.refused[0].line for batch in lines.feed(b"", last=True)]
+    [3]
+    """
+
+    def __init__(self, now: float | None) -> None:
+        self._now, self._rest = now, b""
+        self._at = self._number = 0  # labels and lines so far
+
+    def feed(self, part: bytes, last: bool = False) -> Iterator[Batch]:
+        lines = self._lines(self._rest + part, last)
+        while some := list(islice(lines, BATCH_LABELS)):
+            yield self._batch(some)
+
+    def _lines(self, text: bytes, last: bool) -> Iterator[tuple[Place, bytes]]:
+        end = len(text) if last else text.rfind(b"\n") + 1
+        self._rest = text[end : end + MAX_LINE_BYTES + 1]  # more of one that is too long need not be kept
+        for line in io.BytesIO(text[:end]):
+            self._number += 1
+            if line.strip():
+                yield Place(self._at, self._number), line
+                self._at += 1
+
+    def _batch(self, lines: Iterable[tuple[Place, bytes]]) -> Batch:
+        batch = Batch([], [], [])
+        for place, line in lines:
+            try:
+                if len(line) > MAX_LINE_BYTES:
+                    raise BadRequest(f"the line has more than {MAX_LINE_BYTES} bytes")
+                batch.labels.append(_timed(_label.decode(line), self._now))
+                batch.places.append(place)
+            except _UNFIT as error:
+                batch.refused.append(Refused(place.at, str(error), place.line))
+        return batch
+
+
+def is_ndjson(content_type: str | None) -> bool:
+    return content_type is not None and "ndjson" in content_type.lower()
 
 
 def label_batches(body: bytes | memoryview, content_type: str | None, now: float | None) -> Iterator[Batch]:
@@ -88,19 +134,10 @@ def label_batches(body: bytes | memoryview, content_type: str | None, now: float
     [[Place(at=0, line=1)]]
     """
     text = bytes(body)
-    if text[:64].lstrip().startswith(b"[") or not ((content_type and "ndjson" in content_type) or b"\n{" in text):
+    if is_ndjson(content_type) or (b"\n{" in text and not text[:64].lstrip().startswith(b"[")):
+        yield from Lines(now).feed(text, last=True)
+    else:
         yield from _parts(*decode_labels(text, content_type, now))
-        return
-    lines = enumerate(((number, line) for number, line in enumerate(io.BytesIO(text), 1) if line.strip()))
-    while some := list(islice(lines, BATCH_LABELS)):
-        batch = Batch([], [], [])
-        for index, (number, line) in some:
-            try:
-                batch.labels.append(_timed(_label.decode(line), now))
-                batch.places.append(Place(index, number))
-            except _UNFIT as error:
-                batch.refused.append(Refused(index, str(error), number))
-        yield batch
 
 
 def _parts(labels: list[Label], refused: list[Refused]) -> Iterator[Batch]:

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from serving.errors import BadRequest
-
 out, err = Console(), Console(stderr=True)
 
 ConfigFile = Annotated[
@@ -27,11 +25,3 @@ def pair(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise typer.BadParameter(f"expected key=value, got {text!r}")
     return key, value
-
-
-def read(file: Path) -> str:
-    """The text of a file that was named. Raises BadRequest."""
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"cannot read {file}: {error}") from None

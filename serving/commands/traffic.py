@@ -1,16 +1,18 @@
 """Traffic and the truth about it: `route`, `label`."""
 
-import sys
+import os
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress
 
 from serving import client
-from serving.commands.console import AsJson, ConfigFile, err, out, pair, print_json, read
+from serving.commands.console import AsJson, ConfigFile, err, out, pair, print_json
 from serving.config import load
+from serving.errors import BadRequest
 
 app = typer.Typer()
 
@@ -32,33 +34,55 @@ def route(
         out.print(f"{model}: {_shares(changed['before'])} -> {_shares(changed['weights'])} ({changed['effect']})")
 
 
-@app.command(epilog="Example: gaugeway label flights labels.ndjson")
+@app.command(epilog="Example: gaugeway label flights labels.ndjson.gz")
 def label(
     model: str,
     file: Annotated[
-        Path, typer.Argument(help="NDJSON or a JSON array of {id, row, label, time}; - for standard input.")
+        Path,
+        typer.Argument(help="NDJSON or a JSON array of {id, row, label, time}, or gzip of it; - is standard input."),
     ],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send the truth that arrived later; it is joined to the predictions by request id and row."""
-    text = sys.stdin.read() if str(file) == "-" else read(file)
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("sending labels", total=None)
-        counts = client.label(
-            load(config), model, text, lambda done, total: progress.update(task, completed=done, total=total)
-        )
-    told = {outcome: n for outcome, n in counts.items() if outcome not in ("refused", "refused_total")}
+    """Send the truth that arrived later; it is joined to the predictions by request id and row.
+
+    It goes in pieces, and a piece that is not answered goes again. Exits with 1 when a label was refused or not all
+    could be sent; to send all again is harmless.
+    """
+    with _opened(file) as labels, Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        size = os.fstat(labels.fileno()).st_size or None  # None of a pipe
+        task = progress.add_task("sending labels", total=size)
+
+        def show(answered: int, waiting: str) -> None:
+            if waiting:
+                progress.console.print(f"{escape(waiting)}; trying again", highlight=False)
+            progress.update(task, description=f"{answered:,} labels", completed=labels.tell() if size else 0)
+
+        counts = client.label(load(config), model, labels, show)
     if as_json:
         print_json(counts)
     else:
-        out.print(", ".join(f"{n} {outcome}" for outcome, n in told.items()), highlight=False)
-        for refused in counts["refused"]:
-            out.print(f"  refused, line {refused['index'] + 1}: {escape(refused['reason'])}", highlight=False)
-        if unnamed := counts.get("refused_total", 0) - len(counts["refused"]):
-            out.print(f"  and {unnamed} more", highlight=False)
-    if counts["refused"]:
+        _tell(counts)
+    if counts["refused_total"]:
         raise typer.Exit(1)
+
+
+def _tell(counts: dict[str, Any]) -> None:
+    told = {outcome: n for outcome, n in counts.items() if outcome not in ("refused", "refused_total")}
+    out.print(", ".join(f"{n} {outcome}" for outcome, n in told.items()), highlight=False)
+    for refused in counts["refused"]:
+        place = f"line {refused['line']}" if "line" in refused else f"label {refused['index'] + 1}"
+        out.print(f"  refused, {place}: {escape(refused['reason'])}", highlight=False)
+    if unnamed := counts["refused_total"] - len(counts["refused"]):
+        out.print(f"  and {unnamed} more", highlight=False)
+
+
+def _opened(file: Path) -> BufferedReader:
+    """Raises BadRequest."""
+    try:
+        return open(0, "rb", closefd=False) if str(file) == "-" else file.open("rb")
+    except OSError as error:
+        raise BadRequest(f"cannot read {file}: {error}") from None
 
 
 def _number(text: str) -> float:

@@ -1,12 +1,14 @@
 import gzip
 import tracemalloc
 import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.codec import accepted_encoding, compress, decompress
+from serving.codec import Expander, accepted_encoding, compress, decompress
+from serving.codec.compression import PIECE_BYTES
 from serving.errors import BadRequest, GaugewayError, PayloadTooLarge, UnsupportedMediaType
 from tests.codec.wire import patient
 
@@ -89,3 +91,46 @@ def test_any_bytes_are_expanded_or_refused(body: bytes, encoding: str) -> None:
 )
 def test_the_encoding_of_an_answer(accept: str | None, chosen: str | None) -> None:
     assert accepted_encoding(accept) == chosen
+
+
+def expanded(body: bytes, encoding: str, cuts: list[int], max_bytes: int = 10**9) -> list[bytes]:
+    """The pieces of a body that comes in parts."""
+    expander, at = Expander(encoding, max_bytes), sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
+    found = [piece for a, b in pairwise(at) for piece in expander.feed(body[a:b])]
+    return [*found, expander.end()]
+
+
+@patient
+@given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate", "identity"]), st.lists(st.integers(2, 300)))
+def test_a_body_in_parts_comes_back_wherever_it_is_cut(body: bytes, encoding: str, cuts: list[int]) -> None:
+    sent = body if encoding == "identity" else compress(body, encoding)
+    assert b"".join(expanded(sent, encoding, cuts)) == body
+    if encoding == "deflate":
+        assert b"".join(expanded(raw_deflate(body), encoding, cuts)) == body
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
+def test_a_part_that_expands_comes_in_pieces(encoding: str) -> None:
+    body = bytes(3 * PIECE_BYTES + 7)
+    sent = body if encoding == "identity" else compress(body, encoding)
+    pieces = expanded(sent, encoding, [])
+    assert b"".join(pieces) == body and max(map(len, pieces)) == PIECE_BYTES
+
+
+def test_the_bound_is_that_of_a_part() -> None:
+    sent = gzip.compress(bytes(2**20), 0)
+    cuts = list(range(0, len(sent), 2**16))
+    assert len(b"".join(expanded(sent, "gzip", cuts, max_bytes=2**16))) == 2**20
+    with pytest.raises(PayloadTooLarge, match="hold more than 65536"):
+        expanded(sent, "gzip", [], max_bytes=2**16)
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [(b"", "cut short"), (compress(b"abc", "gzip")[:-1], "cut short"), (compress(b"abc", "gzip") + b"a", "trailing"),
+     (b"abc", "is not gzip")],
+)  # fmt: skip
+def test_parts_that_are_broken_are_refused_wherever_they_are_cut(sent: bytes, said: str) -> None:
+    for cut in range(2, len(sent) + 1):
+        with pytest.raises(BadRequest, match=said):
+            expanded(sent, "gzip", [cut])

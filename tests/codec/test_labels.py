@@ -1,11 +1,14 @@
 import json
+import tracemalloc
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.codec import Label, Refused, decode_labels, label_batches
+from serving.codec import Batch, Label, Lines, Refused, decode_labels, label_batches
+from serving.codec.labels import MAX_LINE_BYTES
 from serving.errors import BadRequest, GaugewayError
 from tests.codec.wire import patient
 
@@ -121,3 +124,41 @@ def test_any_bytes_are_decoded_or_refused(body: bytes, lines: bool) -> None:
         decode_labels(body, "application/x-ndjson" if lines else None)
     except GaugewayError:
         pass
+
+
+LINE = st.sampled_from(
+    [json.dumps(sent()), json.dumps(sent(label=..., id="b")), "", " ", "{", "[1]", '{"id": "\x85\u2028"}']
+)
+
+
+@patient
+@given(st.lists(LINE), st.booleans(), st.lists(st.integers(0, 600)))
+def test_lines_that_come_in_parts_are_those_of_the_whole(texts: list[str], ended: bool, cuts: list[int]) -> None:
+    body = "\n".join([*texts, ""] if ended else texts).encode()
+    lines, at = Lines(None), sorted({0, len(body), *(min(cut, len(body)) for cut in cuts)})
+    batches = [batch for a, b in pairwise(at) for batch in lines.feed(body[a:b])]
+    batches += lines.feed(b"", last=True)
+    for name in Batch._fields:
+        whole = [one for batch in label_batches(body, "application/x-ndjson", None) for one in getattr(batch, name)]
+        assert [one for batch in batches for one in getattr(batch, name)] == whole
+
+
+@pytest.mark.parametrize("part_bytes", [2**16, 2**30])
+def test_a_line_that_is_too_long_is_refused_and_its_memory_bounded(part_bytes: int) -> None:
+    one = json.dumps(sent()).encode()
+    body = b"\n".join([one, one + b" " * (8 * MAX_LINE_BYTES), one + b" " * (MAX_LINE_BYTES - len(one) - 1), one])
+    lines, parts = Lines(None), [body[at : at + part_bytes] for at in range(0, len(body), part_bytes)]
+    tracemalloc.start()
+    batches = [batch for part in parts for batch in lines.feed(part)]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    batches += lines.feed(b"", last=True)
+    assert [place.line for batch in batches for place in batch.places] == [1, 3, 4]
+    ((index, reason, line),) = ((r.index, r.reason, r.line) for batch in batches for r in batch.refused)
+    assert (index, line) == (1, 2) and reason == "the line has more than 1048576 bytes"
+    assert part_bytes > len(body) or most < 5 * MAX_LINE_BYTES
+
+
+def test_an_array_is_no_line() -> None:
+    ((refused,),) = (batch.refused for batch in label_batches(b"[]", "application/X-NDJSON", None))
+    assert refused == Refused(0, "Expected `object`, got `array`", 1)
