@@ -34,5 +34,7 @@
     stale_for: '10m',
     alarm_for: '1m',  // an alarm has weighed its evidence already: this only spans a restart
     lag_s: 300,  // seconds of records that the monitors may be behind
+    dropped_for: '15m',
+    dropped_ratio: 0.01,  // of the rows that are read, that may be left out of the evidence
   },
 }

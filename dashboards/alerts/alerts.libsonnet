@@ -1,5 +1,5 @@
 // All alerts. Runbook and dashboard links are added here to every one, with the variables filled from its labels.
-// page: users are harmed now. ticket: in working hours.
+// page: users are harmed now. ticket: in working hours. info: to be seen where one looks, nobody is told.
 local q = import '../lib/queries.libsonnet';
 
 {
@@ -162,6 +162,80 @@ local q = import '../lib/queries.libsonnet';
           {{ $value | humanizeDuration }} behind{{ end }}.
         |||,
         ['model', 'version'],
+      ),
+      alert(
+        'DataQuality',
+        'ticket',
+        config.alarm_for,
+        '%s unless %s == 1' % [
+          of(
+            '%s - %s' % [q.metric('quality_ratio'), q.metric('quality_reference_ratio')],
+            q.metric('quality_alarm', 'feature="_all", check="_all"'),
+          ),
+          q.most('model, version', q.metric('alarm_severity', 'feature="_quality", severity="info"')),
+        ],
+        'Rows are missing, out of range, unknown, stuck, unreadable or repeated more often than in the reference',
+        |||
+          The data of version {{ $labels.version }} of model {{ $labels.model }} are broken more often than in its
+          reference; one check finds a share of rows that is {{ $value | printf "%.3f" }} larger. Found:
+          {{- range $i, $found := printf "max by (feature, check) (gaugeway_quality_alarm{model=%q,version=%q,feature!='_all'}
+          == 1)" $labels.model $labels.version | query | sortByLabel "feature" }}{{ if $i }},{{ end }}
+          {{ $found.Labels.check }} of {{ $found.Labels.feature }}{{ else }} no check for itself{{ end }}.
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'LabelsStopped',
+        'ticket',
+        config.alarm_for,
+        of(q.metric('label_coverage_usual_ratio'), q.metric('label_coverage_alarm')),
+        'Labels no longer come as they did: harm would not be found',
+        |||
+          Fewer predictions of version {{ $labels.version }} of model {{ $labels.model }} get a label in time than the
+          {{ $value | printf "%.3f" }} (0 to 1) of its first blocks.
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'CalibrationLost',
+        'info',
+        config.alarm_for,
+        of(q.metric('calibration_realised_ratio'), q.metric('calibration_alarm')),
+        'Labels contradict the calibrated probabilities: the estimate of the risk is not to be believed',
+        |||
+          Of the newest labelled rows of version {{ $labels.version }} of model {{ $labels.model }} a share of
+          {{ $value | printf "%.3f" }} is 1; its calibrated probabilities expected
+          {{ with printf "max(gaugeway_calibration_expected_ratio{model=%q,version=%q})" $labels.model $labels.version
+          | query }}{{ . | first | value | printf "%.3f" }}{{ end }}.
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'SelfTestFailed',
+        'ticket',
+        config.alarm_for,
+        '%s == 0' % q.least('model, version, check', q.metric('monitor_self_test')),
+        'A monitor failed its test of itself: neither its alarms nor their absence mean anything',
+        |||
+          The monitor of version {{ $labels.version }} of model {{ $labels.model }} failed its test of itself,
+          {{ $labels.check }} (value {{ $value }}).
+        |||,
+        ['model', 'version'],
+      ),
+      alert(
+        'MonitorDroppingRows',
+        'ticket',
+        config.dropped_for,
+        '%s > on (instance) group_left () %g * %s' % [
+          q.by('instance, reason', q.rate('monitor_dropped_total', '', '15m')),
+          config.dropped_ratio,
+          q.by('instance', q.rate('monitor_rows_total', '', '15m')),
+        ],
+        'Rows that should be in the evidence are left out',
+        |||
+          The monitors on {{ $labels.instance }} leave out {{ $value | printf "%%.1f" }} rows a second ({{ $labels.reason }}),
+          more than %(ratio)g of those that they read.
+        ||| % { ratio: config.dropped_ratio },
       ),
     ],
 

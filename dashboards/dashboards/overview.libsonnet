@@ -23,7 +23,7 @@ local q = import '../lib/queries.libsonnet';
   local ready = q.by('model, version', q.metric('replicas', q.version + ', state="ready"')),
   local wanted = q.most('model, version', q.metric('replicas_wanted', q.version)),
   local drifting(labels) = q.by(labels, q.most('model, version, feature', q.metric(
-    'drift_alarm', q.version + ', feature!="_all"'
+    'drift_alarm', q.version + ', feature!~"_all|_joint"'
   ))),
   local alarm(feature) = q.most('model, version, feature', q.metric('drift_alarm', '%s, feature=~"%s"' % [q.version, feature])),
   local alarmed = '(%s and %s == 1)' % [
@@ -44,7 +44,7 @@ local q = import '../lib/queries.libsonnet';
   local glance = board.row('Is anything wrong?', [
     panels.stat('Firing alerts',
                 'Is anybody told of anything?',
-                q.orZero('count(ALERTS{component="gaugeway", alertname!="Watchdog", alertstate="firing"})'),
+                q.orZero('count(ALERTS{component="gaugeway", severity=~"page|ticket", alertstate="firing"})'),
                 steps=bad),
     panels.stat('Worst burn, 1 h',
                 'How many times faster than allowed does the worst model burn an error budget?',
@@ -180,6 +180,19 @@ local q = import '../lib/queries.libsonnet';
                          'Which features drift, since when? Those that did in this range, and all of a version together.',
                          [panels.query('%s or %s' % [alarm('_all'), alarmed], '{{model}} {{version}} {{feature}}')],
                          { '0': ['no', 'green'], '1': ['alarm', 'red'] }),
+    panels.statusHistory('Data, labels and the monitor itself',
+                         'Since when are data broken, do labels stay away or contradict the probabilities, does a monitor fail its own test?',
+                         [
+                           panels.query(q.most('model, version', q.metric('quality_alarm', q.version + ', feature="_all", check="_all"')),
+                                        '{{model}} {{version}} data'),
+                           panels.query(q.most('model, version', q.metric('label_coverage_alarm', q.version)),
+                                        '{{model}} {{version}} labels'),
+                           panels.query(q.most('model, version', q.metric('calibration_alarm', q.version)),
+                                        '{{model}} {{version}} probabilities'),
+                           panels.query('1 - ' + q.least('model, version', q.metric('monitor_self_test', q.version)),
+                                        '{{model}} {{version}} self-test'),
+                         ],
+                         { '0': ['no', 'green'], '1': ['alarm', 'red'] }) { size:: { w: 24, h: 7 } },
     panels.timeseries('Evidence of drift', 'How near is the first feature of a version to an alarm? 1 is the threshold.', [
       panels.query(q.most('model, version', evidence(q.metric('drift_log_e', q.version), q.metric('drift_threshold', q.version))),
                    '{{model}} {{version}}'),

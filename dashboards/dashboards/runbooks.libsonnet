@@ -5,13 +5,18 @@ local panels = import '../lib/panels.libsonnet';
 
 {
   local runbooks = {
+    CalibrationLost: importstr '../runbooks/CalibrationLost.md',
+    DataQuality: importstr '../runbooks/DataQuality.md',
     ErrorBudgetBurn: importstr '../runbooks/ErrorBudgetBurn.md',
     FeatureDrift: importstr '../runbooks/FeatureDrift.md',
+    LabelsStopped: importstr '../runbooks/LabelsStopped.md',
     MetricsAbsent: importstr '../runbooks/MetricsAbsent.md',
     ModelUnavailable: importstr '../runbooks/ModelUnavailable.md',
+    MonitorDroppingRows: importstr '../runbooks/MonitorDroppingRows.md',
     MonitorStale: importstr '../runbooks/MonitorStale.md',
     PredictionDrift: importstr '../runbooks/PredictionDrift.md',
     QualityDrop: importstr '../runbooks/QualityDrop.md',
+    SelfTestFailed: importstr '../runbooks/SelfTestFailed.md',
     TargetDown: importstr '../runbooks/TargetDown.md',
     Watchdog: importstr '../runbooks/Watchdog.md',
   },

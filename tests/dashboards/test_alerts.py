@@ -44,7 +44,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_is_silent() -> None:
 @pytest.mark.parametrize("rule", compiled.alerts(), ids=lambda rule: rule["alert"])
 def test_every_alert_says_what_how_much_and_where_to_look(rule: dict[str, Any]) -> None:
     notes = rule["annotations"]
-    assert rule["labels"]["severity"] in ("page", "ticket", "none")
+    assert rule["labels"]["severity"] in ("page", "ticket", "info", "none")
     assert "{{" not in notes["summary"], "a summary is the same each time, so that it can be grouped and searched"
     assert "$value" in notes["description"]
     boards = compiled.dashboards()
@@ -64,6 +64,7 @@ def test_every_alert_says_what_how_much_and_where_to_look(rule: dict[str, Any]) 
         ({"alertname": "ErrorBudgetBurn", "severity": "page", "window": "1h", "model": "m"}, "pages"),
         ({"alertname": "ErrorBudgetBurn", "severity": "ticket", "window": "3d", "model": "m"}, "tickets"),
         ({"alertname": "FeatureDrift", "severity": "ticket", "model": "m"}, "tickets"),
+        ({"alertname": "CalibrationLost", "severity": "info", "model": "m"}, "nobody"),
         ({"alertname": "Watchdog", "severity": "none"}, "watchdog"),
     ],
 )

@@ -13,6 +13,7 @@ ABSENT = {
     "gaugeway_shed_total": "the demo asks no more than its replicas can do, so nothing is refused",
     'gaugeway_alarm_severity{feature="_all",severity="info"}': "its blocks are long enough",
     'gaugeway_alarm_severity{feature="_prediction",severity="info"}': "its blocks are long enough",
+    'gaugeway_alarm_severity{feature="_quality",severity="info"}': "its blocks are long enough",
 }
 
 
@@ -49,7 +50,7 @@ def test_every_selector_of_the_alerts_and_runbooks_has_data(done: Done) -> None:
 
 def test_what_is_said_to_be_absent_is_absent(done: Done) -> None:
     assert [name for name in ABSENT if done.prometheus.series(name)] == []
-    for feature in ("_all", "_prediction"):
+    for feature in ("_all", "_prediction", "_quality"):
         assert done.prometheus.series(f'gaugeway_alarm_severity{{feature="{feature}",severity="ticket"}}')
 
 
