@@ -4,7 +4,7 @@ Rows of a cluster (a user, a machine) depend on one another, clusters do not. Of
 hashes stay, and of each its row of the smallest hash, which is any of its rows as likely as another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 import numpy as np
@@ -87,6 +87,31 @@ def decode(data: bytes, clusters: int) -> Clusters:
 def columns(laws: Mapping[str, Marginal]) -> list[str]:
     """The features in the order in which a row holds their cells."""
     return sorted(laws)
+
+
+def one_a_cluster(parts: Iterable[tuple[Hashes, Array, NDArray[np.int64]]]) -> NDArray[np.int64]:
+    """The numbers of the rows that are counted where one of each cluster and block is, in increasing order.
+
+    The rows come in parts: the hash of its cluster, the time and the block of each row, all of shape (n,). They are
+    numbered from 0; of rows, cut into parts in any way, the same ones are chosen, and of the clusters those that
+    stay of live rows. Memory grows with the blocks, at most 12 KiB each.
+
+    >>> user = np.array([7, 7, 8, 7], np.uint64)
+    >>> one_a_cluster([(user, np.zeros(4), np.array([0, 0, 0, 1]))]).tolist()
+    [0, 2, 3]
+    """
+    found: dict[int, Clusters] = {}
+    first = 0
+    for clusters, time, block in parts:
+        number = np.arange(first, first + len(clusters), dtype=np.uint64)
+        row, order = hashes(time, number), np.argsort(block, kind="stable")
+        names, begins = np.unique(block[order], return_index=True)
+        for name, mine in zip(names.tolist(), np.split(order, begins)[1:], strict=True):
+            some = Clusters.of(clusters[mine], row[mine], _bytes(number[mine]))
+            found[name] = found[name].merged(some) if name in found else some
+        first += len(number)
+    chosen = [np.ascontiguousarray(clusters.cells).view(">u8").ravel() for clusters in found.values()]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
 def keys(values: Array) -> Hashes:
