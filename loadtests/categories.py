@@ -41,12 +41,12 @@ def texts(categories: int, rows: int, seed: int) -> Array:
 
 def stored(features: int, categories: int, *, numeric: bool) -> bytes:
     laws: list[Marginal] = []
-    for seed in range(LAWS):
+    for seed in range(min(LAWS, features)):
         every = np.repeat([f"category {n}".encode() for n in range(categories)], 2).astype(object)
         values = np.concatenate([every, texts(categories, 20_000, seed)])
         law = marginal(np.random.default_rng(seed).normal(size=20_000), "numeric")
         laws.append(law if numeric else marginal(values, "categorical"))
-    named = {f"f{k}": laws[k % LAWS] for k in range(features)}
+    named = {f"f{k}": laws[k % len(laws)] for k in range(features)}
     return Profile(rows=20_000, block_s=86400.0, features=named).encode()
 
 
@@ -61,7 +61,7 @@ def measure(path: Path, features: int, categories: int, batches: int) -> dict[st
     settings = Monitors(slot_s=60, block_s=3600, block_rows=1)
     node, judge = (profile.decode(path.read_bytes()) for _ in range(2))
     monitor = Monitor(judge, settings, 2)
-    columns = [texts(categories, ROWS, seed) for seed in range(LAWS)]
+    columns = [texts(categories, ROWS, seed).astype("S16") for seed in range(LAWS)]  # as they come out of a ring
     tensors, inputs = {f"f{k}": columns[k % LAWS] for k in range(features)}, [Feature(f, f) for f in node.features]
     if all(law.kind == "numeric" for law in node.features.values()):
         tensors = {"x": np.random.default_rng(1).normal(size=(ROWS, features))}
@@ -85,6 +85,17 @@ def measure(path: Path, features: int, categories: int, batches: int) -> dict[st
     }
 
 
+def measured(features: int, categories: int, batches: int, *, numeric: bool) -> dict[str, float]:
+    """What `measure` finds in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.json"
+        path.write_bytes(stored(features, categories, numeric=numeric))
+        sizes = [f"--features={features}", f"--categories={categories}", f"--batches={batches}"]
+        command = [sys.executable, "-m", "loadtests.categories", *sizes, "--stored", str(path)]
+        done = subprocess.run(command, check=True, capture_output=True)
+    return msgspec.json.decode(done.stdout, type=dict[str, float])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.categories", description=__doc__)
     parser.add_argument("--features", type=int, default=1_000)
@@ -96,11 +107,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.stored, arguments.features, arguments.categories, arguments.batches)))
         return
     for numeric in (False, True):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "reference.json"
-            path.write_bytes(stored(arguments.features, arguments.categories, numeric=numeric))
-            command = [sys.executable, "-m", "loadtests.categories", *sys.argv[1:], "--stored", str(path)]
-            found = msgspec.json.decode(subprocess.run(command, check=True, capture_output=True).stdout)
+        found = measured(arguments.features, arguments.categories, arguments.batches, numeric=numeric)
         kind = "numbers" if numeric else f"{arguments.categories} categories of text"
         said = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
         print(f"{arguments.features} features, {kind}: {said}")

@@ -5,15 +5,20 @@ Bytes are joined before they become arrays, so that a record of one row costs li
 
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.packed import REQUEST, Layout, Packed
+from serving.packed import REQUEST, Layout, Packed, Tensor
 from serving.protocol import Array
 from serving.record import Column
 
 Requests = NDArray[np.void]  # rows of `REQUEST`
+
+SHORT = 64  # bytes of a text
+_WORD = 8  # bytes
+_UP_TO = np.array([2 ** (8 * k) - 1 for k in range(_WORD + 1)], np.uint64)  # the first k bytes of a word
 
 
 class Bundle:
@@ -60,7 +65,8 @@ class Bundle:
         """The bytes of each tensor, joined."""
         sizes, records = self.layout.sizes, self._records
         if self.layout.row_bytes < 0 or self.rows != len(records) or any([record.rows != 1 for record in records]):
-            return [b"".join(parts) for parts in zip(*[record.columns for record in records], strict=True)]
+            columns = zip(*[record.columns for record in records], strict=True)
+            return [_joined(tensor, parts, records) for tensor, parts in zip(self.layout.tensors, columns, strict=True)]
         bodies = np.frombuffer(b"".join([record.body for record in records]), np.uint8).reshape(len(records), -1)
         ends = np.cumsum(sizes).tolist()
         return [bodies[:, end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]
@@ -91,8 +97,37 @@ def bundles(records: Sequence[Packed], requests: Requests) -> list[tuple[Bundle,
 
 
 def numbers(tensor: Column) -> Array:
-    """The tensor as an array; BF16, which numpy lacks, as the float32 that it is the upper half of."""
+    """The tensor as an array: BF16, which numpy lacks, as the float32 that it is the upper half of; BYTES as bytes of
+    fixed width where all are short, which makes an object of none, else as objects.
+    """
+    if tensor.datatype == "BYTES" and (found := _short(tensor)) is not None:
+        return found
     array = tensor.array()
     if tensor.datatype != "BF16":
         return array
     return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def _joined(tensor: Tensor, parts: Sequence[bytes], records: Sequence[Packed]) -> bytes:
+    """A column of several records; of BYTES the sizes of all elements come first."""
+    if tensor.row_bytes >= 0:
+        return b"".join(parts)
+    sizes = [4 * record.rows * prod(tensor.shape) for record in records]
+    heads, tails = zip(*[(part[:size], part[size:]) for part, size in zip(parts, sizes, strict=True)], strict=True)
+    return b"".join([*heads, *tails])
+
+
+def _short(column: Column) -> Array | None:
+    """Texts as words of eight bytes, filled up with zeros. None where one is longer, or ends with a zero itself."""
+    n = prod(column.shape)
+    sizes = np.frombuffer(column.data, "<u4", n).astype(np.int64)
+    data = np.frombuffer(column.data + bytes(_WORD), np.uint8)
+    ends = 4 * n + np.cumsum(sizes)
+    if sizes.max(initial=0) > SHORT or not data[ends[sizes > 0] - 1].all():
+        return None
+    at_any = np.ndarray((len(data) - _WORD + 1,), "<u8", data, strides=(1,))  # the word that begins at each byte
+    words = np.empty((n, max(1, -(-int(sizes.max(initial=0)) // _WORD))), "<u8")
+    for k in range(words.shape[1]):
+        left = np.clip(sizes - _WORD * k, 0, _WORD)
+        words[:, k] = at_any[np.where(left, ends - sizes + _WORD * k, 0)] & _UP_TO[left]
+    return words.view(f"S{words.shape[1] * _WORD}").reshape(column.shape)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from monitors.bottom_k import ABSENT, BottomK, Hashes
 from monitors.clusters import Clusters, columns
 from monitors.features import column
+from monitors.fingerprints import fingerprints
+from monitors.memo import Memo
 from monitors.reference import PREDICTION, Marginal, cast
 from monitors.repeats import contents
 from monitors.slot import HALF, Counts
@@ -37,9 +39,7 @@ class _Numbers:
 
     def cells(self, array: Array) -> NDArray[np.uint8]:
         """Shape (features, n)."""
-        values = np.ascontiguousarray(
-            cast(array.reshape(len(array), prod(array.shape[1:]))[:, self.columns], self.dtype).T
-        )
+        values = np.ascontiguousarray(cast(_chosen(array, self.columns), self.dtype).T)
         cells = np.zeros(values.shape, np.uint8)
         above = np.empty(values.shape, bool)
         for bounds in self.bounds:
@@ -54,7 +54,14 @@ class _Numbers:
 class Panel:
     """Counts rows by the cells of `laws`, of features that are columns of named tensors."""
 
-    def __init__(self, laws: Mapping[str, Marginal], features: Sequence[Feature], halved: str | None = None) -> None:
+    def __init__(
+        self,
+        laws: Mapping[str, Marginal],
+        features: Sequence[Feature],
+        halved: str | None = None,
+        memo: Memo | None = None,
+    ) -> None:
+        """`memo` may be that of other panels."""
         self._features = known = [feature for feature in features if feature.name in laws]
         groups: dict[tuple[str, str], list[Feature]] = {}
         self._texts: list[Feature] = []
@@ -64,7 +71,8 @@ class Panel:
                 groups.setdefault((feature.input, law.dtype), []).append(feature)
             else:
                 self._texts.append(feature)
-        self._laws = laws
+        self._laws, self._memo = laws, memo or Memo(bits=16)
+        self._salts = {feature.name: self._memo.salt() for feature in self._texts}
         self._numbers = [_numbers(*key, [laws[f.name] for f in group], group) for key, group in groups.items()]
         self._names = [f.name for group in groups.values() for f in group] + [f.name for f in self._texts]
         self._halved = self._names.index(halved) if halved in self._names else None
@@ -97,8 +105,7 @@ class Panel:
                 inputs.setdefault(feature.input, []).append(feature.column or 0)
         if not inputs:
             return None
-        flat = ((tensors[name], columns) for name, columns in inputs.items())
-        return contents(array.reshape(len(array), prod(array.shape[1:]))[:, columns] for array, columns in flat)
+        return contents(_chosen(tensors[name], columns) for name, columns in inputs.items())
 
     def draw(self, tensors: Mapping[str, Array], hashes: Hashes, names: Sequence[str]) -> BottomK:
         """A sample of rows, hashes of shape (n,), as their cells of the features `names`."""
@@ -118,16 +125,32 @@ class Panel:
     def _cells(self, tensors: Mapping[str, Array]) -> list[Array]:
         """Of all rows, shape (features, n), in pieces; in the order of `_names`."""
         cells: list[Array] = [group.cells(tensors[group.tensor]) for group in self._numbers]
-        return cells + [self._laws[f.name].cells(column(tensors[f.input], f.column))[None] for f in self._texts]
+        return cells + [self._categories(f.name, column(tensors[f.input], f.column))[None] for f in self._texts]
+
+    def _categories(self, name: str, values: Array) -> Array:
+        """The cell of each, shape (n,). Those of short texts are remembered by their fingerprint."""
+        law = self._laws[name]
+        if law.dtype != "text" or values.dtype.kind != "S":
+            return law.cells(values)
+        keys = fingerprints(values) ^ self._salts[name]
+        cells, known = self._memo.find(keys)
+        if len(new := np.flatnonzero(~known)):
+            cells[new] = law.cells(values[new])
+            self._memo.note(keys[new], cells[new])
+        return cells
 
     def _part(self, tensors: Mapping[str, Array], place: Cells, size: int, bits: NDArray[np.bool_] | None) -> Cells:
         cells = self._cells(tensors)
         if not cells:
             return np.zeros(size, np.int64)
-        found = np.concatenate(cells, dtype=np.int64) + place * self._starts[-1]
-        total = np.bincount((found + self._starts[: len(found), None]).ravel(), minlength=size)
+        found = np.concatenate(cells, dtype=np.int64)
+        found += self._starts[: len(found), None]
+        if size > self._starts[-1]:  # rows of several slots
+            found += place * self._starts[-1]
+        total = np.bincount(found.ravel(), minlength=size)
         if self._halved is not None and bits is not None:
-            total += np.bincount(found[self._halved, bits] + self._starts[-2], minlength=size)
+            again = self._starts[-2] - self._starts[self._halved]
+            total += np.bincount(found[self._halved, bits] + again, minlength=size)
         return total
 
 
@@ -137,3 +160,11 @@ def _numbers(tensor: str, dtype: str, laws: Sequence[Marginal], features: Sequen
         bounds[: law.size - 2, k] = law.bounds[:-1]
     columns = [feature.column or 0 for feature in features]
     return _Numbers(tensor, columns, dtype, bounds, np.array([[law.size - 1] for law in laws], np.uint8))
+
+
+def _chosen(array: Array, columns: list[int]) -> Array:
+    """Columns of the rows, shape (n, columns). Neighbours are not copied."""
+    flat = array.reshape(len(array), prod(array.shape[1:]))
+    first, end = columns[0], columns[0] + len(columns)
+    neighbours = 0 <= first and end <= flat.shape[1] and columns == list(range(first, end))
+    return flat[:, first:end] if neighbours else flat[:, columns]

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 from math import prod
-from zlib import crc32
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from monitors.bottom_k import LARGEST, BottomK, Hashes, hashes, lowest
+from monitors.fingerprints import fingerprints
 from monitors.loss import upper_bound_of_means, upper_bound_of_share
-from monitors.marginal import text
 from serving.protocol import Array
 
 MAX_BLOCKS = 1_000  # of a reference, whose repeated rows are counted
@@ -95,6 +94,6 @@ class Repeating:
 
 def _bits(array: Array) -> Hashes:
     if array.dtype.kind in "OSU":
-        sums = [crc32(text(value).encode(errors="replace")) for value in array.ravel().tolist()]
-        return np.array(sums, np.uint64).reshape(array.shape)
-    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").astype(np.uint64)
+        return fingerprints(array)
+    bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").astype(np.uint64)
+    return bits ^ (bits >> np.uint64(32)) if array.dtype.itemsize == 8 else bits  # whole numbers end with zeros

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.errors import GaugewayError
 from serving.protocol import DATATYPES, Array
@@ -40,7 +41,7 @@ class BadRecord(GaugewayError):
 
 
 class Tensor(msgspec.Struct, frozen=True, array_like=True):
-    """A column of the batch; `shape` is that of one row."""
+    """A column of the batch; `shape` is that of one row. BYTES as `together` has them."""
 
     name: str
     datatype: str
@@ -220,7 +221,7 @@ class Unpacker:
             )
             expected = rows * layout.row_bytes
             if layout.row_bytes < 0:
-                *_, (_, expected) = _spans(layout, rows, found.body)
+                expected = _measured(layout, rows, found.body)
         except (struct.error, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
             raise BadRecord(f"it cannot be read: {error}") from None
         if end - body != expected or not requests:
@@ -252,12 +253,41 @@ def _spans(layout: Layout, rows: int, body: bytes) -> Iterator[tuple[int, int]]:
         at = end
 
 
+def _measured(layout: Layout, rows: int, body: bytes) -> int:
+    """Bytes of all tensors. Raises BadRecord where those of texts contradict themselves."""
+    end = 0
+    for tensor, (at, end) in zip(layout.tensors, _spans(layout, rows, body), strict=True):
+        size, n = end - at, rows * prod(tensor.shape)
+        if tensor.row_bytes < 0 and (size < 4 * n or end > len(body) or size != 4 * n + _sizes(body, n, at).sum()):
+            raise BadRecord(f"tensor {tensor.name!r} has {size} bytes, which are not those of {n} elements")
+    return end
+
+
 def _data(arrays: Sequence[Array], free: bool) -> list[bytes]:
-    """Of a tensor; for BYTES the size of what follows, then each element behind its own size."""
+    """Of a tensor; for BYTES behind the size of it all."""
     if not free:
         return [array.tobytes() for array in arrays]
-    parts = [part for array in arrays for e in array.ravel().tolist() for part in (_SIZE.pack(len(e)), e)]
-    return [_SIZE.pack(sum(map(len, parts))), *parts]
+    data = together([element for array in arrays for element in array.ravel().tolist()])
+    return [_SIZE.pack(len(data)), data]
+
+
+def together(elements: Sequence[bytes]) -> bytes:
+    """The sizes of all elements, 4 bytes each, and then the elements.
+
+    >>> apart(together([b"a", b"", b"bc"]), 3)
+    [b'a', b'', b'bc']
+    """
+    return b"".join([np.fromiter(map(len, elements), "<u4", len(elements)).tobytes(), *elements])
+
+
+def apart(data: bytes, n: int) -> list[bytes]:
+    """The inverse of `together`, of `n` elements. Raises ValueError when `data` is too short for that."""
+    ends = (4 * n + np.cumsum(_sizes(data, n), dtype=np.int64)).tolist()
+    return [data[start:end] for start, end in zip([4 * n, *ends], ends, strict=False)]
+
+
+def _sizes(data: bytes, n: int, at: int = 0) -> NDArray[np.uint32]:
+    return np.frombuffer(data, "<u4", n, at)
 
 
 def texts(data: bytes, sizes: Sequence[int]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from serving.protocol import DATATYPES, Array
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """A tensor of the batch: rows along axis 0, little-endian, row-major; BYTES as 4-byte length + bytes."""
+    """A tensor of the batch: rows along axis 0, little-endian, row-major; BYTES as `packed.together` has them."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -21,14 +21,14 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def of(cls, datatype: str, array: Array) -> "Column":
         if datatype == "BYTES":
-            return cls(datatype, array.shape, b"".join(len(e).to_bytes(4, "little") + e for e in array.ravel()))
+            return cls(datatype, array.shape, packed.together(array.ravel().tolist()))
         return cls(datatype, array.shape, array.tobytes())
 
     def array(self) -> Array:
         """Shape `shape`; BYTES as an object array of `bytes`."""
         if self.datatype == "BYTES":
             elements = np.empty(int(np.prod(self.shape)), object)
-            elements[:] = list(_elements(self.data))
+            elements[:] = packed.apart(self.data, len(elements))
             return elements.reshape(self.shape)
         return np.frombuffer(self.data, DATATYPES[self.datatype]).reshape(self.shape)
 
@@ -115,11 +115,3 @@ def decode(data: bytes) -> Record:
 def _named(tensors: tuple[Tensor, ...], columns: Iterator[Column]) -> dict[str, Column]:
     """The next of `columns`, one a tensor."""
     return {tensor.name: next(columns) for tensor in tensors}
-
-
-def _elements(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "little")
-        yield data[at + 4 : at + 4 + size]
-        at += 4 + size

@@ -75,8 +75,8 @@ class Recorder:
 class Gathering:
     """Batches of one kind on their way into one record: for `GATHER_S`, or until they have `ENOUGH_ROWS`.
 
-    A batch whose rows have no fixed size, or large ones, is a record of its own: what is too large for the ring is
-    lost, and must not take others with it.
+    A batch of large rows is a record of its own: what is too large for the ring is lost, and must not take others
+    with it.
     """
 
     def __init__(self, manifest: Manifest, ring: RingWriter, written: Callable[[int], None]) -> None:
@@ -179,9 +179,10 @@ class Gathering:
 
 
 def _small(columns: list[list[Array]]) -> bool:
-    """Whether a batch is so small that it may share a record: elements that are objects are not counted in bytes."""
+    """Whether a batch is so small that it may share a record."""
     for arrays in columns:
         for array in arrays:
-            if array.nbytes > SMALL_BYTES or array.dtype.hasobject:
+            size = sum(map(len, array.ravel().tolist())) if array.dtype.hasobject else array.nbytes
+            if size > SMALL_BYTES:
                 return False
     return True

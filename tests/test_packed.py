@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from serving.packed import REQUEST, BadRecord, Encoder, Request, Unpacker, texts
 from serving.record import decode
 
+TEXT = np.array([b"word"], object)
+
 
 def request(code: int = 0, rows: int = 1) -> Request:
     return (7, math.nan, 1e9, 0.5, 1e-3, 3, rows, 200, code)
@@ -77,6 +79,16 @@ def test_a_record_cut_short_is_refused(size: int) -> None:
     assert len(data) == 241
     with pytest.raises(BadRecord):
         Unpacker()(data[:size])
+
+
+@pytest.mark.parametrize("size", [0, 2, 2**31])
+def test_texts_that_contradict_themselves_are_refused(size: int) -> None:
+    data = bytearray(encoder().encode([request()], ["a"], 1, [[np.zeros((1, 2), np.float32)], [TEXT], [np.zeros(1)]]))
+    at = data.index(b"word") - 4
+    assert Unpacker()(bytes(data)).rows == 1 and data[at] == 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    with pytest.raises(BadRecord, match="tensor 't' has 8 bytes, which are not those of 1 elements"):
+        Unpacker()(bytes(data))
 
 
 def test_bytes_that_are_something_else_are_refused() -> None:

@@ -123,7 +123,7 @@ def _column(bundle: Bundle, cut: Cut, kept: NDArray[np.int64]) -> Any:
 
 def _values(array: Array, datatype: str) -> Any:
     flat = array.ravel()
-    if flat.dtype.hasobject:
+    if flat.dtype.kind in "OS":
         found = pa.array(flat.tolist(), TYPES[datatype])
     else:
         found = pa.array(flat.astype(np.float32) if datatype == "FP16" else flat, TYPES[datatype])

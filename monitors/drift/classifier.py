@@ -162,6 +162,8 @@ class Classifier:
 
 def quadratic(rows: Floats, weights: Floats) -> Floats:
     """u' W u of each row, shape (n,)."""
+    some = np.flatnonzero(weights.any(0) | weights.any(1))  # few stand out of the noise
+    rows, weights = rows[:, some], weights[np.ix_(some, some)]
     return np.asarray((np.einsum("nf,fg->ng", rows, weights) * rows).sum(1))
 
 

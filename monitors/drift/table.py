@@ -103,14 +103,20 @@ class Table:
 
     def estimate(self, value: Floats, low: Floats, high: Floats, top: float = np.inf) -> Estimate:
         """Cut to 0..`top`; 0 with nothing excluded where one side has no rows."""
-        value = np.where(self.empty, 0.0, np.clip(value, 0.0, top))
-        low = np.where(self.empty, 0.0, np.clip(low, 0.0, value))
-        return Estimate(value, low, np.where(self.empty, top, np.clip(high, value, top)))
+        value = np.where(self.empty, 0.0, _within(value, 0.0, top))
+        low = np.where(self.empty, 0.0, _within(low, 0.0, value))
+        return Estimate(value, low, np.where(self.empty, top, _within(high, value, top)))
+
+
+def _within(value: Floats, low: Floats | float, high: Floats | float) -> Floats:
+    """As `np.clip`, in a third of its time for small arrays."""
+    return np.asarray(np.minimum(np.maximum(value, low), high))
 
 
 def _spread(share: Floats, slope: Floats) -> Floats:
     """Variance of `slope` over cells."""
-    return np.asarray(np.maximum((share * slope**2).sum(-1) - (share * slope).sum(-1) ** 2, 0.0))
+    mean = share * slope
+    return np.asarray(np.maximum((mean * slope).sum(-1) - mean.sum(-1) ** 2, 0.0))
 
 
 @lru_cache(16)

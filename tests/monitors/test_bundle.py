@@ -1,7 +1,9 @@
 import msgspec
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from monitors.bundle import bundles, join
+from monitors.bundle import SHORT, bundles, join
 from serving.record import Column, Record
 from tests.monitors.traffic import FEATURES, packed
 from tests.monitors.traffic import record as one_record
@@ -42,3 +44,31 @@ def test_tensors_of_different_widths_are_not_laid_together() -> None:
         (b"r2", [False, True, False, False], ["x"]),
         (b"r4", [False, False, False, True], []),
     ]
+
+
+texts = st.lists(st.binary(max_size=12) | st.binary(max_size=SHORT + 1), min_size=1, max_size=6)
+
+
+@given(st.lists(texts, min_size=1, max_size=3))
+def test_texts_of_several_records_come_back(parts: list[list[bytes]]) -> None:
+    """As fixed-width bytes where none is long or ends with a zero, which numpy would take off."""
+    found = packed([worded(part) for part in parts])
+    ((bundle, _),) = bundles(found, join(found))
+    values, words = [text for part in parts for text in part], bundle.inputs["t"]
+    assert words.tolist() == [[text, text[::-1]] for text in values]
+    both = [text for one in values for text in (one, one[::-1])]
+    assert (words.dtype.kind == "S") == all(len(text) <= SHORT and not text.endswith(b"\0") for text in both)
+
+
+def worded(values: list[bytes]) -> Record:
+    column = np.empty((len(values), 2), object)
+    column[:, 0], column[:, 1] = values, [text[::-1] for text in values]
+    one = record(*(f"r{k}" for k in range(len(values))))
+    return msgspec.structs.replace(one, inputs={"t": Column.of("BYTES", column)})
+
+
+def test_an_output_without_elements_is_one() -> None:
+    empty = msgspec.structs.replace(record("r1"), inputs={"t": Column.of("BYTES", np.empty((1, 0), object))})
+    found = packed([empty, empty])
+    ((bundle, _),) = bundles(found, join(found))
+    assert bundle.inputs["t"].shape == (2, 0)

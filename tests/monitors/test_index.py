@@ -35,3 +35,14 @@ def test_its_runs_stay_few() -> None:
         index.add(np.array([k * 7919 % 1000], np.uint64), np.array([k]))
     assert len(index._runs) <= 10
     assert index.contains(np.arange(1001, dtype=np.uint64)).tolist() == [True] * 1000 + [False]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=40), st.lists(st.integers(0, 2**64 - 1), max_size=40))
+def test_what_was_put_is_known_whatever_its_bits(put: list[int], others: list[int]) -> None:
+    index = Index()
+    index.add(np.array(put, np.uint64), np.arange(len(put)))
+    asked = np.array(put + others + [hash ^ 1 for hash in put], np.uint64)
+    assert index.contains(asked).tolist() == [hash in put for hash in asked.tolist()]
+    index.keep(len(put) // 2 + 1)
+    assert index.contains(asked).tolist() == [hash in put[len(put) // 2 + 1 :] for hash in asked.tolist()]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitors.memo import Memo
 from monitors.panel import Panel
 from monitors.reference import Marginal, marginal
 from serving.manifest import Feature
@@ -20,8 +21,10 @@ LAWS: dict[str, Marginal] = {
     "missing": marginal(np.full(3000, np.nan), "numeric"),
     "code": marginal(np.arange(3000.0) % 4, "categorical"),
     "word": marginal(np.array(["a", "b", ""] * 1000, object), "categorical"),
+    "rare": marginal(np.array([f"c{k}" for k in range(400)] * 8, object), "categorical"),
 }
-NUMBERS = [name for name in LAWS if name != "word"]
+WORDS = ["word", "rare"]
+NUMBERS = [name for name in LAWS if name not in WORDS]
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,19 +37,24 @@ NUMBERS = [name for name in LAWS if name != "word"]
 def test_the_counts_are_those_of_each_law_by_itself(values: list[float], dtype: Any, places: int, data: Any) -> None:
     with np.errstate(all="ignore"):
         column = np.array(values).astype(dtype)
-    words = data.draw(st.lists(st.sampled_from([b"a", b"b", b"c", b""]), min_size=len(values), max_size=len(values)))
+    words = data.draw(
+        st.lists(st.sampled_from([b"a", b"b", b"c", b"", b"c7", b"c399"]), min_size=len(values), max_size=len(values))
+    )
     place = np.array(data.draw(st.lists(st.integers(0, places - 1), min_size=len(values), max_size=len(values))))
     wide = np.stack([np.roll(column, k) for k in range(len(NUMBERS))], axis=1)
-    text: Array = np.array(words, object)
+    text: Array = np.array(words, data.draw(st.sampled_from([object, "S5"])))
     tensors = {"x": wide, "t": text}
-    features = [Feature(name, "x", k) for k, name in enumerate(NUMBERS)] + [Feature("word", "t", kind="categorical")]
+    features = [Feature(name, "x", k) for k, name in enumerate(NUMBERS)]
+    features += [Feature(name, "t", kind="categorical") for name in WORDS]
     features.append(Feature("unknown to the profile", "x", 0))
-    found = Panel(LAWS, features).count(tensors, place, places)
-    for number, counts in enumerate(found):
+    panel = Panel(LAWS, features, memo=Memo(bits=2))
+    first, again = (panel.count(tensors, place, places) for _ in range(2))  # what was looked up, and what is remembered
+    assert first == again
+    for number, counts in enumerate(first):
         mine = place == number
         assert counts.rows == mine.sum()
         expected = {name: LAWS[name].count(wide[mine, k]).tolist() for k, name in enumerate(NUMBERS)}
-        expected["word"] = LAWS["word"].count(text[mine]).tolist()
+        expected |= {name: LAWS[name].count(text[mine]).tolist() for name in WORDS}
         assert {name: cells.tolist() for name, cells in counts.cells.items()} == expected
 
 

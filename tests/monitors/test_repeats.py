@@ -54,3 +54,9 @@ def test_what_the_reference_says_of_repeated_rows() -> None:
     untimed = build({"x": x}, {}).repeats
     assert untimed is not None and untimed.bound > found.bound
     assert build({}, {}, prediction=x).repeats is None
+
+
+def test_whole_numbers_as_float64_are_told_apart() -> None:
+    """Their last bits are zeros, and what is left of them would run together in a sum of many columns."""
+    x = np.random.default_rng(3).integers(0, 8, size=(100_000, 12)).astype(np.float64)
+    assert len(np.unique(contents([x]))) == len(np.unique(x, axis=0))

@@ -1,0 +1,1 @@
+"""What the monitors cost, each figure that the documents state: ``python -m loadtests.monitors``."""
