@@ -6,23 +6,25 @@ is gone holds nobody back: what of its rows comes too late, or never, is counted
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from monitors.adoption import AHEAD, Adoption
 from monitors.book import Version
-from monitors.budget import Change, Division, pagers, run_blocks
+from monitors.budget import Change, Division, run_blocks
+from monitors.case import Case
 from monitors.checkup import Checks
 from monitors.drift.watch import DriftVerdict, Past
 from monitors.drift.which import Which
-from monitors.features import unclustered
+from monitors.explain.rise import LossPast
+from monitors.features import of_unit
 from monitors.journal import State
-from monitors.ledger import Name
-from monitors.monitor import Monitor
+from monitors.ledger import NEVER, Name
 from monitors.open_slots import Key, OpenSlots
 from monitors.orders import Order
 from monitors.parcel import Marks, Parcel
-from monitors.rebase import Rebased, rebase
+from monitors.profile import Profile
 from monitors.reference import Marginal
 from monitors.risk import RiskVerdict
 from monitors.slot import Counts, LabelCounts, decode, decode_labels
@@ -45,7 +47,9 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     which: tuple[Which, ...] = ()  # the features that drifted
     past: dict[str, Past] = {}  # by feature, what its alarm is explained from
+    harm: LossPast | None = None  # what a rise of the loss is explained from
     laws: dict[str, Marginal] = {}
+    published: Profile | None = None  # to which the loss is held
     order: int = 0  # the number of the newest order that was carried out
 
 
@@ -58,71 +62,12 @@ class Budget(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]  # of N, the newest last
 
 
-class _Saved(msgspec.Struct, array_like=True):
-    """A judge as it is stored."""
-
-    digest: str
-    monitor: bytes
-    recent: dict[int, bytes]  # of an earlier release
-    block: int
-    judged: int
-    judged_at: float | None
-    order: int = 0
-    rebased: tuple[Rebased, ...] = ()
-
-
-class _Judge:
-    """One version, and what was judged of it."""
-
-    def __init__(self, version: Version, settings: Monitors, division: Division) -> None:
-        self.version, self._settings, self._division = version, settings, division
-        self.rebased: tuple[Rebased, ...] = ()  # the newest last, which holds
-        self._begin()
-        self.block = 0
-        self.judged = 0
-        self.judged_at: float | None = None
-        self.order = 0
-
-    def obey(self, order: Order) -> None:
-        """Once each, in their order; before the next block is judged."""
-        if order.kind == "rebase" and self.profile is not None:
-            newest = self.rebased[-1] if self.rebased else None
-            laws, past, block_s = self.profile.features, self.monitor.past(), self._settings.block_s
-            self.rebased = (*self.rebased, rebase(order.number, laws, past, newest, block_s))
-            state = self.monitor.encode()
-            self._begin()
-            self.monitor.restore(state)
-        self.monitor.reset(harm=order.kind == "reset")
-        self.order = order.number
-
-    def _begin(self) -> None:
-        """A new monitor, with the reference that holds."""
-        published = self.version.profile
-        self.profile = self.rebased[-1].applied(published) if published and self.rebased else published
-        self.pagers = pagers(self.profile, self._settings, self.version.takes_labels)
-        self.monitor = Monitor(self.profile, self._settings, self._division.at)
-
-    def encode(self) -> bytes:
-        digest, state = self.version.manifest.digest, self.monitor.encode()
-        return msgspec.msgpack.encode(
-            _Saved(digest, state, {}, self.block, self.judged, self.judged_at, self.order, self.rebased)
-        )
-
-    def restore(self, data: bytes) -> None:
-        saved = msgspec.msgpack.decode(data, type=_Saved)
-        if saved.digest == self.version.manifest.digest:
-            self.rebased = saved.rebased
-            self._begin()
-            self.monitor.restore(saved.monitor)
-            self.block, self.judged, self.judged_at = saved.block, saved.judged, saved.judged_at
-            self.order = saved.order
-
-
 class _Folded(msgspec.Struct):
     """Up to where all was judged, and the rows that came too late for it."""
 
     marks: Marks = Marks()
     gone_rows: int = 0
+    superseded_rows: int = 0  # counted with a reference that held no longer
 
 
 class _Node(msgspec.Struct):
@@ -141,20 +86,27 @@ class Aggregator:
         self._nodes: dict[str, _Node] = {}
         self._folded = _Folded()
         self._division = Division(settings)
-        self._judges: dict[Name, _Judge] = {}
+        self._cases: dict[Name, Case] = {}
         self._slots = OpenSlots("pending_slot", Counts, decode)
         self._label_slots = OpenSlots("pending_label_slot", LabelCounts, decode_labels)
         self._saved: dict[Name, bytes] = {}
+        self._references: dict[Name, bytes] = {}  # that were adopted when the state was written
         self._changed: set[Name] = set()
+        self._adopted: set[Name] = set()  # since the last `save`
 
     @property
     def names(self) -> list[Name]:
-        return sorted(self._judges)
+        return sorted(self._cases)
 
     @property
     def gone_rows(self) -> int:
         """Rows that are in no verdict because their node was gone when the others' slots were judged."""
         return self._folded.gone_rows
+
+    @property
+    def superseded_rows(self) -> int:
+        """Rows that are in no verdict because their node had not heard in time of another reference."""
+        return self._folded.superseded_rows
 
     @property
     def budget(self) -> Budget:
@@ -165,7 +117,7 @@ class Aggregator:
         return Budget(settings.false_pages_per_90_days, n, run_blocks(n, settings), changes)
 
     def version(self, name: Name) -> Version:
-        return self._judges[name].version
+        return self._cases[name].version
 
     def marks(self, node: str) -> Marks:
         """Up to where the node's slots were taken."""
@@ -175,11 +127,11 @@ class Aggregator:
     def know(self, version: Version) -> None:
         """Watch a version; one whose content changed is watched from the beginning."""
         name = (version.manifest.model, version.manifest.version)
-        known = self._judges.get(name)
+        known = self._cases.get(name)
         if known is None or known.version.manifest.digest != version.manifest.digest:
-            judge = self._judges[name] = _Judge(version, self._settings, self._division)
+            case = self._cases[name] = Case(version, self._settings, self._division)
             if data := self._saved.pop(name, None):
-                judge.restore(data)
+                case.restore(data, self._references.get(name, b""))
             self._changed.add(name)
 
     def take(self, node: str, parcels: Iterable[Parcel], open_rows: int = 0) -> None:
@@ -197,12 +149,32 @@ class Aggregator:
         if known.marks.slot >= self._folded.marks.slot:
             known.given_up = None  # it has caught up
 
-    def obey(self, orders: Iterable[Order]) -> None:
-        """Carry out what was ordered of versions that are known, and was not yet."""
-        for order in orders:
-            judge = self._judges.get((order.model, order.version))
-            if judge is not None and order.number > judge.order:
-                self._touch((order.model, order.version)).obey(order)
+    def obey(self, orders: Iterable[Order], references: Mapping[str, Profile], clock: float | None) -> None:
+        """Carry out what was ordered of versions that are known, and was not yet.
+
+        `references` are profiles by digest. An order whose profile is not there waits, and so do those after it of its
+        version. `clock` is the largest event time of all nodes; None before the first record.
+        """
+        waiting: set[Name] = set()
+        since = NEVER if clock is None else math.floor(clock / self._settings.slot_s) + AHEAD
+        for order in self._left(orders):
+            name = (order.model, order.version)
+            if name in waiting or (order.reference and order.reference not in references):
+                waiting.add(name)
+                continue
+            if order.reference:
+                self._adopt(order, references[order.reference], since)
+            self._touch(name).obey(order)
+
+    def wanted(self, orders: Iterable[Order]) -> dict[str, Name]:
+        """The references of orders that are still to be carried out, by digest, each with a version that needs it."""
+        return {order.reference: (order.model, order.version) for order in self._left(orders) if order.reference}
+
+    @property
+    def adoptions(self) -> tuple[Adoption, ...]:
+        """Of all versions that have another reference than that of their publication."""
+        found = (self._cases[name].adoption for name in self.names)
+        return tuple(adoption for adoption in found if adoption is not None)
 
     def judge(self, live: Iterable[str], now: float) -> None:
         """Fold and judge what all `live` nodes have sealed; one that has sent nothing yet holds all back.
@@ -224,9 +196,9 @@ class Aggregator:
         self._fold(folded.slot, folded.label_slot, now)
 
     def verdicts(self, name: Name) -> Verdicts:
-        judge = self._judges[name]
-        monitor, version = judge.monitor, judge.version
-        laws = judge.profile.features if judge.profile else {}
+        case = self._cases[name]
+        monitor, version = case.monitor, case.version
+        laws = case.profile.features if case.profile else {}
         return Verdicts(
             digest=version.manifest.digest,
             state=_state(monitor.state, version),
@@ -234,18 +206,20 @@ class Aggregator:
             risk=monitor.risk(),
             checks=monitor.checks(),
             design_effect={feature: law.design_effect for feature, law in laws.items()},
-            judged_at=judge.judged_at,
+            judged_at=case.judged_at,
             promise=monitor.promise(),
             notes=(
                 *version.notes,
                 *(version.profile.notes if version.profile else ()),
-                *unclustered(self._settings.unit, version.manifest.features),
-                *(judge.rebased[-1].notes if judge.rebased else ()),
+                *of_unit(self._settings.unit, version.manifest.features, case.profile),
+                *case.notes,
             ),
             which=monitor.which(),
             past=monitor.past(),
+            harm=monitor.harm(),
             laws=laws,
-            order=judge.order,
+            published=case.published,
+            order=case.order,
         )
 
     def save(self, journal: State) -> set[Name]:
@@ -253,7 +227,10 @@ class Aggregator:
         journal.put("node", {(node,): msgspec.msgpack.encode(known) for node, known in self._nodes.items()})
         journal.put("folded", {(): msgspec.msgpack.encode(self._folded)})
         self._division.save(journal)
-        journal.put("monitor", {name: self._judges[name].encode() for name in self._changed})
+        journal.put("monitor", {name: self._cases[name].encode() for name in self._changed})
+        adopted = ((name, self._cases[name].version.profile) for name in self._adopted)
+        journal.put("reference", {name: profile.encode() for name, profile in adopted if profile})
+        self._adopted.clear()
         changed, self._changed = self._changed, set()
         self._slots.save(journal)
         self._label_slots.save(journal)
@@ -266,48 +243,72 @@ class Aggregator:
         if folded := journal.all("folded").get(()):
             self._folded = msgspec.msgpack.decode(folded, type=_Folded)
         self._division.load(journal)
-        self._saved = {(str(name[0]), str(name[1])): data for name, data in journal.all("monitor").items()}
+        self._saved = _by_name(journal, "monitor")
+        self._references = _by_name(journal, "reference")
         self._slots.load(journal)
         self._label_slots.load(journal)
 
+    def _left(self, orders: Iterable[Order]) -> Iterator[Order]:
+        """Orders of known versions that were not carried out yet."""
+        for order in orders:
+            case = self._cases.get((order.model, order.version))
+            if case is not None and order.number > case.order:
+                yield order
+
+    def _adopt(self, order: Order, profile: Profile, since: int) -> None:
+        """What waits was counted with the reference before."""
+        name, case = (order.model, order.version), self._cases[order.model, order.version]
+        content = case.version.manifest.digest
+        case.adopt(Adoption(*name, content, order.number, order.reference, since, order.rows), profile)
+        self._slots.drop(*name)
+        self._adopted.add(name)
+
     def _add(self, known: _Node, key: Key, counts: Counts) -> None:
         if key[2] >= self._folded.marks.slot:
-            self._slots.at(key).add(counts)
+            self._pend(key, counts)
             return
         expected = min(counts.rows, known.given_up or 0)  # was counted when the others went on
         known.given_up = (known.given_up or 0) - expected
         self._folded.gone_rows += counts.rows - expected
 
+    def _pend(self, key: Key, counts: Counts) -> None:
+        """Add to what waits to be judged. Of another reference than the one that holds nothing is."""
+        case = self._cases.get(key[:2])
+        if case is None or counts.reference == case.reference:
+            self._slots.at(key).add(counts)
+        elif case.adoption is None or key[2] >= case.adoption.since:
+            self._folded.superseded_rows += counts.rows
+
     def _fold(self, mark: int, label_mark: int, now: float) -> None:
         closed = self._slots.close(mark)
         for model, version, slot, _ in closed:  # before any block that ends behind them is judged
-            if (judge := self._judges.get((model, version))) and judge.pagers:
-                self._division.note((model, version), slot, judge.pagers)
+            if (case := self._cases.get((model, version))) and case.pagers:
+                self._division.note((model, version), slot, case.pagers)
         for model, version, slot, counts in closed:
-            if (model, version) not in self._judges:  # it was taken out of the registry
+            if (model, version) not in self._cases:  # it was taken out of the registry
                 self._folded.gone_rows += counts.rows
                 continue
             self._touch((model, version)).monitor.fold(slot, counts)
         for model, version, slot, labels in self._label_slots.close(label_mark):
-            if (model, version) in self._judges:
+            if (model, version) in self._cases:
                 self._touch((model, version)).monitor.fold_labels(slot, labels)
-        for name, judge in self._judges.items():
+        for name, case in self._cases.items():
             block = self._block(mark) + self._block(label_mark)  # both only grow
-            if block > judge.block:
+            if block > case.block:
                 self._touch(name).block = block
-                judge.monitor.advance(mark)
-                judge.monitor.advance_labels(label_mark)
-                self._look(judge, now)
+                case.monitor.advance(mark)
+                case.monitor.advance_labels(label_mark)
+                self._look(case, now)
 
-    def _touch(self, name: Name) -> _Judge:
+    def _touch(self, name: Name) -> Case:
         self._changed.add(name)
-        return self._judges[name]
+        return self._cases[name]
 
-    def _look(self, judge: _Judge, now: float) -> None:
+    def _look(self, case: Case, now: float) -> None:
         """Note when something was judged anew."""
-        judged = judge.monitor.blocks
-        if judged > judge.judged:
-            judge.judged, judge.judged_at = judged, now
+        judged = case.monitor.blocks
+        if judged > case.judged:
+            case.judged, case.judged_at = judged, now
 
     def _block(self, slot: int) -> int:
         return math.floor(slot * self._settings.slot_s / self._settings.block_s)
@@ -318,3 +319,7 @@ def _state(judged: str, version: Version) -> str:
     if version.profile is None:
         return "no_data"
     return "unfit" if version.mismatches and judged != "alarm" else judged
+
+
+def _by_name(journal: State, kind: str) -> dict[Name, bytes]:
+    return {(str(name[0]), str(name[1])): data for name, data in journal.all(kind).items()}

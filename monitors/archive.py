@@ -81,7 +81,7 @@ class Archive:
         """Those with a higher number than `after`, in their order, as of the transaction of `records`."""
         query = sa.select(orders).where(orders.c.number > after).order_by(orders.c.number)
         rows = records.connection.execute(query)
-        return [Order(row.number, row.kind, row.model, row.version, row.time, row.by, row.why) for row in rows]
+        return [Order(**{name: row[name] for name in Order.__struct_fields__}) for row in rows.mappings()]
 
     def _heard(self, connection: sa.Connection, within_s: float) -> dict[str, str]:
         since = self._database.now(connection) - within_s

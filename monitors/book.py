@@ -1,13 +1,14 @@
 """Running totals of one version: everything that is counted once and never judged, and the delays of its labels."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from monitors.adoption import Edition
 from monitors.labels import UNSAID, Match, Truth
 from monitors.loss import Risk, losses
 from monitors.metrics import Plan
@@ -33,6 +34,7 @@ class Version(msgspec.Struct, frozen=True):
     manifest: Manifest
     profile: Profile | None = None
     broken: str = ""  # why the profile cannot be read
+    later: tuple[Edition, ...] = ()  # references that came after its publication, by their first slot
 
     @property
     def takes_labels(self) -> bool:
@@ -63,6 +65,20 @@ class Version(msgspec.Struct, frozen=True):
         """Where the profile is of another schema than the version."""
         return mismatches(self.profile, self.manifest) if self.profile else ()
 
+    def order(self, slot: int) -> int:
+        """The order that brought the reference with which a slot is counted; 0: it came with the publication."""
+        return max((edition.order for edition in self.later if edition.since <= slot), default=0)
+
+    def divided(self, slots: NDArray[np.int64]) -> Iterator[tuple[int, Profile, NDArray[np.bool_]]]:
+        """The references with which rows are counted, by the slot of each, shape (n,): the order that brought it, the
+        profile, and which rows these are.
+        """
+        profiles = [(0, self.profile), *((edition.order, edition.profile) for edition in self.later)]
+        which = np.searchsorted([edition.since for edition in self.later], slots, side="right")
+        for number, (order, profile) in enumerate(profiles):
+            if profile is not None and (mine := which == number).any():
+                yield order, profile, mine
+
 
 class Book(msgspec.Struct):
     """Rows and labels of one version since it was first seen. `loss` is in units of 2**-32."""
@@ -90,13 +106,15 @@ class Book(msgspec.Struct):
     waiting: dict[int, int] = {}  # predictions without a label in slots that are open for them, by span of time
     tables: Tables | None = None
     lows: tuple[float, ...] = ()  # where the bins of the calibration table begin; of probabilities alone
+    cells: tuple[int, ...] = ()  # how many of them the features have by which losses are told
 
     @classmethod
     def of(cls, version: Version) -> "Book":
         risk = version.profile.risk if version.profile else None
         task = version.manifest.task if version.takes_labels else None
         cap = risk.cap if risk else 1.0
-        return cls(version.manifest.digest, task, cap, tables=_tables(version, cap) if task else None, lows=_lows(risk))
+        tables = _tables(version, cap) if task else None
+        return cls(version.manifest.digest, task, cap, tables=tables, lows=_lows(risk), cells=_cells(version))
 
     def fits(self, version: Version) -> bool:
         """Whether it counts this content under this declaration."""
@@ -227,6 +245,11 @@ def _labels(truths: Iterable[Truth | None]) -> Floats:
 
 def _lows(risk: Risk | None) -> tuple[float, ...]:
     return tuple(bin.low for bin in risk.calibration) if risk and risk.task == "classification" else ()
+
+
+def _cells(version: Version) -> tuple[int, ...]:
+    losses = version.profile.losses if version.profile and version.takes_labels else None
+    return losses.sizes if losses else ()
 
 
 def _kpis(truths: Iterable[Truth | None]) -> Floats:

@@ -1,6 +1,7 @@
 """What the monitors know of versions: from the journal first, from the model repository where it is new.
 
-A version met once is kept in the journal, so that a sidecar restarts while the registry cannot be reached.
+A version met once is kept in the journal, so that a sidecar restarts while the registry cannot be reached. So is every
+reference that came after its publication.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from monitors import reference
+from monitors.adoption import Adoption, Edition
 from monitors.book import Version
 from monitors.journal import Journal
 from monitors.ledger import Identity, Name
@@ -29,6 +31,7 @@ class Catalogue:
         self._unknown: dict[Identity, float] = {}
         for data in journal.all("version").values():
             self._keep(*msgspec.msgpack.decode(data, type=tuple[bytes, bytes]))
+        self._take_up()
 
     @property
     def known(self) -> list[Version]:
@@ -56,6 +59,28 @@ class Catalogue:
         known = self._known.get((served.model, served.version))
         return known if known is not None and known.manifest.digest == served.digest else self._remember(served)
 
+    def lacks(self, adoption: Adoption) -> bool:
+        """Whether the version is known and its newest reference is an older one."""
+        known = self._known.get((adoption.model, adoption.version))
+        if known is None or known.manifest.digest != adoption.content:
+            return False
+        return not known.later or known.later[-1].order < adoption.order
+
+    def fetch(self, name: Name, digest: str) -> bytes:
+        """A later reference of a version that is known, by its digest. Raises Unavailable, ArtifactCorrupt."""
+        data = self._read(self._known[name].manifest.with_reference(digest), REFERENCE_FILE)
+        reference.decode(data)
+        return data
+
+    def adopt(self, adoption: Adoption, since: int, profile: bytes) -> None:
+        """Count the slots of a version from `since` on with what `fetch` gave; `lacks` holds."""
+        later = self._known[adoption.model, adoption.version].later
+        since = max([since, *(edition.since for edition in later)])
+        self._journal.begin()
+        key = (adoption.model, adoption.version, adoption.order)
+        self._journal.put("edition", {key: msgspec.msgpack.encode((adoption, since, profile))})
+        self._append(adoption, since, profile)
+
     def _ask(self, model: str, version: str) -> Manifest | None:
         try:
             return self._manifest_of(model, version)
@@ -65,17 +90,27 @@ class Catalogue:
     def _remember(self, found: Manifest) -> Version:
         try:
             profile = self._read(found, REFERENCE_FILE) if REFERENCE_FILE in found.files else b""
-            version = self._keep(found.encode(), profile)
+            self._keep(found.encode(), profile)
         except ArtifactCorrupt as error:
-            version = self._known[found.model, found.version] = Version(found, broken=str(error))
-            return version
-        self._journal.begin()
-        stored = msgspec.msgpack.encode((found.encode(), profile))
-        self._journal.put("version", {(found.model, found.version): stored})
-        return version
+            self._known[found.model, found.version] = Version(found, broken=str(error))
+        else:
+            self._journal.begin()
+            stored = msgspec.msgpack.encode((found.encode(), profile))
+            self._journal.put("version", {(found.model, found.version): stored})
+        self._take_up()
+        return self._known[found.model, found.version]
 
-    def _keep(self, document: bytes, profile: bytes) -> Version:
+    def _keep(self, document: bytes, profile: bytes) -> None:
         found = manifest.decode(document)
-        version = Version(found, reference.decode(profile) if profile else None)
-        self._known[found.model, found.version] = version
-        return version
+        self._known[found.model, found.version] = Version(found, reference.decode(profile) if profile else None)
+
+    def _take_up(self) -> None:
+        """The references of known versions, as the journal has them, in the order in which they came."""
+        for _, data in sorted(self._journal.all("edition").items()):
+            self._append(*msgspec.msgpack.decode(data, type=tuple[Adoption, int, bytes]))
+
+    def _append(self, adoption: Adoption, since: int, profile: bytes) -> None:
+        if self.lacks(adoption):
+            name = (adoption.model, adoption.version)
+            later = (*self._known[name].later, Edition(adoption.order, since, reference.decode(profile)))
+            self._known[name] = msgspec.structs.replace(self._known[name], later=later)

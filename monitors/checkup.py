@@ -108,8 +108,12 @@ class Checkup:
         )  # fmt: skip
 
     def load(self, saved: SavedCheckup) -> None:
+        self.load_labels(saved)
         self._quality.load(saved.quality)
-        self._calibration.load(saved.calibration)
-        self._coverage.load(saved.coverage)
         self._self_test.load(saved.self_test)
         self._predictions = saved.predictions
+
+    def load_labels(self, saved: SavedCheckup) -> None:
+        """Of labels alone."""
+        self._calibration.load(saved.calibration)
+        self._coverage.load(saved.coverage)

@@ -5,6 +5,7 @@ only then acknowledged. Whoever dies in between leaves the state of the step bef
 was not acknowledged; a successor reads the state and goes on to the same bits.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
@@ -15,11 +16,14 @@ from monitors.journal import Journal, State
 from monitors.ledger import Identity, Name
 from monitors.orders import Order
 from monitors.parcel import Delivery, Marks, Receipt, Tally
+from monitors.profile import Profile, decode
 from serving.config import Monitors
-from serving.errors import Conflict
+from serving.errors import ArtifactCorrupt, Conflict, Unavailable
 from serving.manifest import Manifest
 
-STATE = ("meaning", "tally", "node", "folded", "term", "monitor", "pending_slot", "pending_label_slot")
+log = logging.getLogger("gaugeway.monitors")
+
+STATE = ("meaning", "tally", "node", "folded", "term", "monitor", "reference", "pending_slot", "pending_label_slot")
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -31,6 +35,7 @@ class Judged(msgspec.Struct, frozen=True):
     marks: dict[str, Marks] = {}  # up to where the slots of each node are taken
     gone_rows: int = 0
     budget: Budget | None = None
+    superseded_rows: int = 0
 
 
 class Court:
@@ -50,6 +55,7 @@ class Court:
         self._loaded: tuple[Tally, ...] = ()  # whose versions are not yet learned
         self._verdicts: dict[Name, Verdicts] = {}
         self._orders: list[Order] = []  # all: a version may be met long after it was ordered something
+        self._references: dict[str, Profile] = {}  # that orders bring which are still to be carried out, by digest
         self.judged = Judged()
 
     def load(self, state: State) -> bool:
@@ -68,11 +74,15 @@ class Court:
         return written is not None
 
     def prepare(self, deliveries: Iterable[Delivery], now: float) -> None:
-        """Learn the versions that the deliveries name. Raises Unavailable when the repository cannot be reached."""
+        """Learn the versions that the deliveries name, and what orders bring.
+
+        Raises Unavailable when a version cannot be read.
+        """
         tallies = [*self._loaded, *(delivery.tally for delivery in deliveries)]
         for identity in sorted({identity for tally in tallies for identity in tally.versions}):
             self._learn(identity, now)
         self._loaded = ()
+        self._fetch()
 
     @property
     def ordered(self) -> int:
@@ -88,7 +98,8 @@ class Court:
         `orders` are those behind `ordered`. Each falls between two judged blocks of its version.
         """
         self._orders += orders
-        self._aggregator.obey(self._orders)
+        told = [*self._tallies.values(), *(delivery.tally for delivery in deliveries)]
+        self._aggregator.obey(self._orders, self._references, _clock(told))
         taken = [delivery for delivery in deliveries if delivery.meaning == self._meaning]
         for delivery in taken:
             self._aggregator.take(delivery.node, delivery.parcels, delivery.tally.open_rows)
@@ -98,10 +109,10 @@ class Court:
         marks = {node: self._aggregator.marks(node) for node in self._tallies}
         aggregator = self._aggregator
         self.judged = Judged(
-            dict(self._verdicts), dict(self._tallies), tuple(live), marks, aggregator.gone_rows, aggregator.budget
-        )
-        clocks = [clock for tally in self._tallies.values() if (clock := tally.clock) is not None]
-        clock = max(clocks, default=None)
+            dict(self._verdicts), dict(self._tallies), tuple(live), marks, aggregator.gone_rows, aggregator.budget,
+            aggregator.superseded_rows,
+        )  # fmt: skip
+        clock = _clock(self._tallies.values())
         return [self._answer(delivery, clock) for delivery in deliveries]
 
     def _save(self, taken: Sequence[Delivery], state: State) -> None:
@@ -114,9 +125,23 @@ class Court:
     def _answer(self, delivery: Delivery, clock: float | None) -> Receipt | Conflict:
         if delivery.meaning != self._meaning:
             return Conflict(f"node {delivery.node!r} counts {delivery.meaning}, the cluster {self._meaning}")
-        return Receipt(self._aggregator.marks(delivery.node), clock)
+        return Receipt(self._aggregator.marks(delivery.node), clock, self._aggregator.adoptions)
 
     def _learn(self, identity: Identity, now: float) -> None:
         version = self._catalogue.find(identity, now)
         if version is not None:
             self._aggregator.know(version)
+
+    def _fetch(self) -> None:
+        """References that orders bring. One that cannot be read is tried again, and its order waits."""
+        known, self._references = self._references, {}
+        for digest, name in self._aggregator.wanted(self._orders).items():
+            try:
+                self._references[digest] = known.get(digest) or decode(self._catalogue.fetch(name, digest))
+            except (Unavailable, ArtifactCorrupt) as error:
+                log.warning("an order for %s version %s waits: %s", *name, error)
+
+
+def _clock(tallies: Iterable[Tally]) -> float | None:
+    """The largest event time; None before the first record."""
+    return max((clock for tally in tallies if (clock := tally.clock) is not None), default=None)

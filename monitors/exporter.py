@@ -55,6 +55,7 @@ NAMES: dict[str, Spec] = {
     "labels_still_expected": Spec("gauge", "Labels that waiting predictions will get yet, by the delays so far.", _MV),
     "labels_doubled_total": Spec("counter", "Labels that said what was known."),
     "labels_conflicting_total": Spec("counter", "Labels that contradicted another one of the same row."),
+    "labels_unusable_total": Spec("counter", "Labels that came before their version was known, and cannot be judged."),
     "model_metric": Spec("gauge", "A metric of the labelled rows; segment `_all` is the version.", _MVSM),
     "model_metric_lower": Spec("gauge", "Lower end of the metric's confidence sequence.", _MVSM),
     "model_metric_upper": Spec("gauge", "Upper end of the metric's confidence sequence.", _MVSM),
@@ -149,6 +150,7 @@ def _samples(report: Report) -> Iterator[Sample]:
     if document is None:  # another node judges, and exports it
         return
     yield "monitor_dropped_total", ("gone",), report.gone_rows
+    yield "monitor_dropped_total", ("superseded",), report.superseded_rows
     if document.budget is not None:
         yield "alarm_pagers", (), document.budget.pagers
     for model, versions in document.models.items():
@@ -173,6 +175,7 @@ def _of_node(report: Report) -> Iterator[Sample]:
         yield "labels_unknown", (model,), own.unknown.get(model, 0)
     yield "labels_doubled_total", (), own.doubled
     yield "labels_conflicting_total", (), own.conflicting
+    yield "labels_unusable_total", (), own.unusable
     for model, version, book in own.books:
         yield "labels_joined", (model, version), book.joined
         yield "labels_expected", (model, version), book.expected

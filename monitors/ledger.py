@@ -14,21 +14,25 @@ from itertools import groupby
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from monitors.block import last_slot
 from monitors.book import Book, Version
 from monitors.bottom_k import hashes
 from monitors.bundle import Bundle, bundles, join
+from monitors.cell_losses import follow, gathered
 from monitors.clusters import keys
 from monitors.counting import Rows, count, draw, gather, note_unreadable
 from monitors.features import clustering, column, declared, tensors
 from monitors.journal import Journal
-from monitors.labels import Arrival, Label, LabelStore, Match, Predictions, Truth
+from monitors.labels import Arrival, Label, LabelStore, Match, Prediction, Predictions, Truth
+from monitors.memo import Memo
 from monitors.open_slots import Closed, OpenSlots
 from monitors.panel import Panel
 from monitors.reference import PREDICTION, Profile
 from monitors.segments import codes
 from monitors.selftest import chosen
-from monitors.slot import Counts, LabelCounts, decode, decode_labels
+from monitors.slot import CLASSES, Counts, LabelCounts, decode, decode_labels
 from monitors.times import Times, times
 from serving.config import Monitors
 from serving.manifest import Manifest
@@ -37,10 +41,12 @@ from serving.protocol import Array
 
 Name = tuple[str, str]  # model, version
 Identity = tuple[str, str, str]  # model, version, digest
+_Change = tuple[Prediction, int, int]  # how much labelled rows and the loss changed by it
 log = logging.getLogger("gaugeway.monitors")
 
-MAX_PANELS = 256  # at once; there is one for each layout of a version's records
+MAX_PANELS = 256  # at once; there is one for each layout and reference of a version's records
 NEVER = -(2**62)  # before all slots
+LOSSES = -1  # in place of an order: the panel by whose cells losses are told
 SPANS = 64  # of time in a label horizon, by which waiting predictions are counted
 
 
@@ -65,6 +71,7 @@ class Marks(msgspec.Struct):
     lost_frames: int = 0
     doubled: int = 0
     conflicting: int = 0
+    unusable: int = 0  # labels that were kept before it was known that they cannot be judged
 
 
 class Ledger:
@@ -72,12 +79,14 @@ class Ledger:
 
     def __init__(self, settings: Monitors, store: LabelStore) -> None:
         self._settings, self._store = settings, store
+        store.truths.usable = self._usable
         self.books: dict[Name, Book] = {}
         self.marks = Marks()
         self._slots = OpenSlots("slot", Counts, decode)
         self._label_slots = OpenSlots("label_slot", LabelCounts, decode_labels)
         self._changed: set[Name] = set()
-        self._panels: dict[Layout, Panel] = {}
+        self._panels: dict[tuple[Layout, int], Panel] = {}
+        self._memo = Memo()
 
     @property
     def store(self) -> LabelStore:
@@ -109,6 +118,7 @@ class Ledger:
         arrival.late = self._follow(arrival.matches)
         self.marks.doubled += arrival.doubled
         self.marks.conflicting += arrival.conflicting
+        self.marks.unusable += arrival.unusable
         self._unknown(arrival.turned_away)
         return arrival
 
@@ -136,6 +146,16 @@ class Ledger:
             if book.task:
                 books.setdefault(model, []).append(book)
         return [_refusal(books.get(label.model, ()), label.label) for label in labels]
+
+    def _usable(self, model: str, label: float) -> bool:
+        """0 and 1 always are; without a version that takes labels all are."""
+        known = (book for (of, _), book in self.books.items() if of == model and book.task)
+        return label in CLASSES or _refusal(known, label) is None
+
+    def next_slot(self, name: Name) -> int:
+        """From this slot on the version has no rows yet."""
+        newest, sealed = self._slots.newest(*name), _or_less(self.marks.watermark)
+        return sealed if newest is None else max(sealed, newest + 1)
 
     @property
     def open_rows(self) -> int:
@@ -195,7 +215,7 @@ class Ledger:
             self._read(name, version, bundle, times, whole, late)
         except (ValueError, IndexError, TypeError) as error:  # tensors that do not fit the manifest; nothing is counted
             self.drop("unreadable", bundle.rows)
-            note_unreadable(partial(self._at, name), bundle.counts[whole & ~late], times.slot[whole & ~late])
+            note_unreadable(partial(self._at, name, version), bundle.counts[whole & ~late], times.slot[whole & ~late])
             log.warning("%d rows of %s version %s cannot be read: %s", bundle.rows, *name, error)
             return
         if whole.any():
@@ -206,35 +226,54 @@ class Ledger:
         """Count the rows' features and let their predictions wait. Raises before anything of them is counted."""
         found = tensors(bundle, version.manifest) if bundle.layout.tensors and whole.any() else {}
         values = np.asarray(found.get(PREDICTION, ()), np.float64)
-        at = partial(self._at, name)
-        if version.profile is not None and found:
-            panel = self._panel(version.profile, version.manifest, bundle.layout)
+        slots = bundle.spread(times.slot)
+        cells = self._cells(version, bundle.layout, found) if self.books[name].cells and PREDICTION in found else None
+        for order, profile, mine in version.divided(slots) if found else ():
             drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
-            rows = Rows(found, bundle.spread(times.slot), drawn).of(bundle.spread(whole & ~late))
-            count(at, panel, rows)
-            if (named := clustering(self._settings.unit, version.manifest.features)) and named.input in found:
-                gather(at, panel, rows, keys(column(rows.tensors[named.input], named.column)))
-            if version.profile.sample is not None:
-                draw(at, panel, rows, version.profile.sample.features)
+            rows = Rows(found, slots, drawn).of(bundle.spread(whole & ~late) & mine)
+            self._count(name, version, self._panel(order, profile, version.manifest, bundle.layout), profile, rows)
         if self.books[name].task is not None and PREDICTION in found:
             segments = version.manifest.segments
             segment = codes(segments, version.manifest.features, found, len(values)) if segments else None
-            self._wait(name, bundle, values, segment, times, whole, late)
+            self._wait(name, bundle, values, segment, cells, times, whole, late)
 
-    def _panel(self, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
-        panel = self._panels.get(layout)
+    def _count(self, name: Name, version: Version, panel: Panel, profile: Profile, rows: Rows) -> None:
+        """Count rows of slots that have this reference."""
+        at, features = partial(self._at, name, version), version.manifest.features
+        count(at, panel, rows)
+        if (named := clustering(self._settings.unit, features)) and named.input in rows.tensors:
+            gather(at, panel, rows, keys(column(rows.tensors[named.input], named.column)))
+        if profile.sample is not None:
+            draw(at, panel, rows, profile.sample.features)
+
+    def _panel(self, order: int, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
+        panel = self._panels.get((layout, order))
         if panel is None:
             if len(self._panels) >= MAX_PANELS:
                 self._panels.clear()
-            panel = self._panels[layout] = Panel(profile.features, declared(manifest, layout), chosen(profile))
+            panel = Panel(profile.features, declared(manifest, layout), chosen(profile), self._memo)
+            self._panels[layout, order] = panel
         return panel
 
-    def _at(self, name: Name, number: int) -> Counts:
-        return self._slots.at((*name, number))
+    def _cells(self, version: Version, layout: Layout, tensors: Mapping[str, Array]) -> NDArray[np.uint8]:
+        """Of each row, shape (rows, features): by the published reference, to which its loss is held."""
+        profile = version.profile
+        assert profile is not None and profile.losses is not None  # else the book has none
+        names = profile.losses.names
+        if (panel := self._panels.get((layout, LOSSES))) is None:
+            laws = {name: profile.features[name] for name in names}
+            panel = self._panels[layout, LOSSES] = Panel(laws, declared(version.manifest, layout), memo=self._memo)
+        return panel.cells(tensors, len(tensors[PREDICTION]), names)
+
+    def _at(self, name: Name, version: Version, number: int) -> Counts:
+        counts = self._slots.at((*name, number))
+        counts.reference = version.order(number)
+        return counts
 
     def _wait(
-        self, name: Name, bundle: Bundle, values: Array, segment: Array | None, times: Times, whole: Array, late: Array
-    ) -> None:
+        self, name: Name, bundle: Bundle, values: Array, segment: Array | None, cells: Array | None, times: Times,
+        whole: Array, late: Array,
+    ) -> None:  # fmt: skip
         """Let predictions wait for their labels."""
         use = bundle.spread(whole & (times.slot >= self._expired)) & np.isfinite(values)
         lane = name[1] if bundle.layout.role == "shadow" else ""
@@ -245,7 +284,7 @@ class Ledger:
         if segment is not None and (tables := self.books[name].tables):
             found = replace(found, segment=segment[use])
             tables.offer(values, segment[use])
-        self._admit(name, found)
+        self._admit(name, found if cells is None else replace(found, cells=cells[use]))
 
     def _admit(self, name: Name, rows: Predictions) -> None:
         admission = self._store.add_predictions(rows)
@@ -253,6 +292,7 @@ class Ledger:
         book.expected += int(admission.admitted.sum())
         book.sampled_out += admission.sampled_out
         book.reused += admission.reused
+        self.marks.unusable += admission.unusable
         slots, counts = np.unique(rows.slot[admission.admitted & rows.counted], return_counts=True)
         for slot, n in zip(slots.tolist(), counts.tolist(), strict=True):
             self._label_slots.at((*name, slot)).predictions += n
@@ -269,7 +309,7 @@ class Ledger:
         for name, group in groupby(sorted(matches, key=_name), _name):
             changed = list(group)
             self._changed.add(name)
-            book = self.books[name]
+            book, told = self.books[name], list[_Change]()
             for match, (labelled, loss) in zip(changed, book.follow(changed), strict=True):
                 slot = match.prediction.slot
                 if slot < _or_less(self.marks.label_watermark):
@@ -282,7 +322,22 @@ class Ledger:
                     if book.lows:
                         counts.follow(book.lows, match.prediction.value, _label(match.before), _label(match.after))
                     book.wait(self.span(slot), -labelled)
+                    told.append((match.prediction, labelled, loss))
+            if book.cells and told:
+                self._tell(name, book.cells, told)
         return late
+
+    def _tell(self, name: Name, sizes: tuple[int, ...], changed: list[_Change]) -> None:
+        """Add to the cells of rows. A block has one table, in its last slot: one in each would be far more to write."""
+        for slot, group in groupby(sorted(changed, key=self._closing), self._closing):
+            predictions, rows, loss = zip(*group, strict=True)
+            cells = gathered((found.cells for found in predictions), len(sizes))
+            counts = self._label_slots.at((*name, slot))
+            counts.cells = follow(counts.cells, sizes, cells, rows, loss)
+
+    def _closing(self, change: _Change) -> int:
+        """The last slot of the row's block."""
+        return last_slot(change[0].slot, self._settings.slot_s, self._settings.block_s)
 
     def _book(self, name: Name, version: Version) -> Book:
         """The version's book; a new one where other content came under the same name."""

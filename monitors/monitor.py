@@ -9,6 +9,7 @@ import math
 from functools import cached_property
 
 import msgspec
+import numpy as np
 
 from monitors import promise, slot
 from monitors.alarm import State
@@ -17,11 +18,13 @@ from monitors.budget import ALL, Pagers, run_blocks, severity, slow
 from monitors.checkup import Checks, Checkup, SavedCheckup
 from monitors.drift.effects import effects
 from monitors.drift.joint import JOINT, JointWatch, SavedJoint
-from monitors.drift.watch import AllWatch, DriftVerdict, Past, SavedAll, SavedWatch, Watch, judge
+from monitors.drift.watch import AllWatch, DriftVerdict, Past, SavedAll, SavedWatch, Watch, judge, lent, look
 from monitors.drift.which import Declared, Which, WhichWatch
+from monitors.explain.rise import LossPast
 from monitors.reference import Profile
 from monitors.risk import RiskVerdict, RiskWatch, SavedRisk
 from monitors.slot import Counts, LabelCounts
+from monitors.strata import HOUR_S, hours_of_week
 from serving.config import Monitors
 
 
@@ -59,7 +62,9 @@ class Monitor:
     """
 
     def __init__(self, profile: Profile | None, settings: Monitors, pagers: int | Pagers) -> None:
+        profile = profile.judged(settings) if profile else None
         self.profile, self.settings = profile, settings
+        self._seasonal = profile.seasonal if profile else ()
         self._pagers_at = _always(pagers) if isinstance(pagers, int) else pagers
         self.pagers = self._risk_pagers = self._pagers_at(-math.inf)  # of the newest judged blocks
         laws = profile.features if profile else {}
@@ -73,6 +78,7 @@ class Monitor:
         self._blocks = Blocks(Counts(), settings.slot_s, settings.block_s, settings.block_rows)
         self._label_blocks = Blocks(LabelCounts(), settings.slot_s, settings.block_s, settings.block_rows)
         self._labels = LabelCounts()
+        self._told: dict[str, DriftVerdict] | None = None  # of the blocks judged so far; None: to be made
 
     @property
     def run_blocks(self) -> float:
@@ -92,7 +98,7 @@ class Monitor:
     def fold(self, slot: int, counts: Counts) -> None:
         """Take the counts of a sealed slot. Slots come in increasing order, each at most once, else ValueError."""
         self.advance(slot)
-        self._blocks.fold(slot, counts)
+        self._blocks.fold(slot, self.placed(slot, counts))
 
     def fold_labels(self, slot: int, counts: LabelCounts) -> None:
         """Take a sealed slot of labels, by the time of their predictions; order as in `fold`."""
@@ -100,11 +106,26 @@ class Monitor:
         self._label_blocks.fold(slot, counts)
         self._labels.add(counts)
 
+    def placed(self, slot: int, counts: Counts) -> Counts:
+        """Those of a slot in the hour of the week in which it begins, where features are compared by hour."""
+        strata = self._watches[self._seasonal[0]].law.strata if self._seasonal else None
+        if not strata:
+            return counts
+        hour = math.floor(slot * self.settings.slot_s / HOUR_S)
+        return counts.at(int(hours_of_week(np.array([hour]), strata.zone)[0]), self._seasonal)
+
+    def counted(self, counts: Counts) -> Counts:
+        """What is judged of a block's rows: all of them, or one of each cluster."""
+        if self.profile and self.settings.unit.startswith("cluster:"):
+            return counts.one_a_cluster(self.profile.features)
+        return counts
+
     def reset(self, *, harm: bool = True) -> None:
         """Begin anew: no evidence, no alarm. What is counted and not yet judged stays, and so do the blocks before.
 
         Without `harm` its evidence and alarm stay as well, and those of calibration and coverage.
         """
+        self._told = None
         for watch in self._watches.values():
             watch.reset()
         self._all.reset()
@@ -114,9 +135,23 @@ class Monitor:
         if self._risk and harm:
             self._risk.reset()
 
+    def succeed(self, data: bytes) -> None:
+        """Take the labels of a monitor with another reference from what it encoded: harm, its evidence, what is sealed.
+
+        Of drift and data quality nothing goes over: their blocks are counted with the reference.
+        """
+        saved = msgspec.msgpack.decode(data, type=_Saved)
+        self._load_labels(saved)
+        if saved.checkup:
+            self._checkup.load_labels(saved.checkup)
+
     def past(self) -> dict[str, Past]:
         """By feature, what its alarm is explained from."""
         return {name: watch.past(self.threshold) for name, watch in self._watches.items()}
+
+    def harm(self) -> LossPast | None:
+        """What a rise of the loss is explained from; None without an alarm of it."""
+        return self._risk.harm() if self._risk else None
 
     def advance(self, slot: int) -> None:
         """All slots before `slot` are sealed: judge the block they end, if there is one. Changes no verdict to come."""
@@ -136,14 +171,20 @@ class Monitor:
 
     def drift(self) -> dict[str, DriftVerdict]:
         """By feature, `_prediction` among them, `_all`, whose alarm speaks for all of them, and `_joint`."""
-        sizes = effects([watch.seen() for watch in self._watches.values()])
+        if self._told is None:
+            self._told = self._tell()
+        return self._told
+
+    def _tell(self) -> dict[str, DriftVerdict]:
+        look(self._watches.values())
+        sizes, threshold = effects([watch.seen() for watch in self._watches.values()]), self.threshold
         verdicts = {
-            name: watch.verdict(self.threshold, size)
+            name: watch.verdict(threshold, size)
             for (name, watch), size in zip(self._watches.items(), sizes, strict=True)
         }
-        verdicts[ALL] = self._all.verdict(self.threshold, list(verdicts.values()))
+        verdicts[ALL] = self._all.verdict(threshold, list(verdicts.values()))
         if self._joint:
-            verdicts[JOINT] = self._joint.verdict(self.threshold)
+            verdicts[JOINT] = self._joint.verdict(threshold)
         return {name: self._promised(name, verdict) for name, verdict in verdicts.items()}
 
     def which(self) -> tuple[Which, ...]:
@@ -157,7 +198,7 @@ class Monitor:
         if not self._risk.fit:
             return verdict
         run = run_blocks(self._risk_pagers, self.settings)
-        said = promise.of_alarm(run, self.settings.block_s, [self._risk.assumption])
+        said = promise.of_alarm(run, self.settings.block_s, (self._harmless(self._risk),))
         return msgspec.structs.replace(verdict, promise=said)
 
     def checks(self) -> Checks:
@@ -185,7 +226,7 @@ class Monitor:
     def assumptions(self) -> tuple[str, ...]:
         """What the promise rests on, in plain words."""
         drift = self._assumed[ALL]
-        return (*drift, self._risk.assumption) if self._risk and self._risk.fit else drift
+        return (*drift, self._harmless(self._risk)) if self._risk and self._risk.fit else drift
 
     def promise(self) -> str:
         """The promise of the whole budget with its assumptions."""
@@ -223,38 +264,43 @@ class Monitor:
         if not all(watch.fits(saved.watches[name]) for name, watch in self._watches.items()):
             return
         self._blocks.load(saved.block, slot.decode(saved.block.counts))
-        self._label_blocks.load(saved.label_block, slot.decode_labels(saved.label_block.counts))
-        self._labels = saved.labels
+        self._load_labels(saved)
+        self._told = None
         for name, watch in self._watches.items():
             watch.load(saved.watches[name])
         self._all.load(saved.all)
         self._which.load(saved.which)
-        self.pagers, self._risk_pagers = saved.pagers or self.pagers, saved.risk_pagers or self._risk_pagers
-        if self._risk and saved.risk:
-            self._risk.load(saved.risk)
+        self.pagers = saved.pagers or self.pagers
         if self._joint and saved.joint:
             self._joint.load(saved.joint)
         if saved.checkup:
             self._checkup.load(saved.checkup)
 
+    def _load_labels(self, saved: _Saved) -> None:
+        self._label_blocks.load(saved.label_block, slot.decode_labels(saved.label_block.counts))
+        self._labels = saved.labels
+        self._risk_pagers = saved.risk_pagers or self._risk_pagers
+        if self._risk and saved.risk:
+            self._risk.load(saved.risk)
+
     def _judge(self, counts: Counts, at: float) -> None:
-        if self.profile and self.settings.unit.startswith("cluster:"):
-            counts = counts.one_a_cluster(self.profile.features)
+        counts = self.counted(counts)
         quiet, before = self.settings.quiet_blocks, self.threshold
-        self.pagers = self._pagers_at(at)
+        self.pagers, self._told = self._pagers_at(at), None
+        threshold, faded = self.threshold, max(0.0, before - self.threshold)
         for watch in self._watches.values():
-            watch.fade(max(0.0, before - self.threshold))
-        self._checkup.fade(max(0.0, before - self.threshold))
-        self._checkup.judge(counts, at, self.threshold, quiet)
+            watch.fade(faded)
+        look(self._watches.values())
+        self._checkup.fade(faded)
+        self._checkup.judge(counts, at, threshold, quiet)
         if self._joint:
-            self._joint.fade(max(0.0, before - self.threshold))
+            self._joint.fade(faded)
             worth = max(watch.design_effect(counts.rows) for watch in self._watches.values())
-            self._joint.judge(counts.sample, counts.rows, worth, at, self.threshold, quiet)
-        cells = [counts.cells.get(name) for name in self._watches]
-        if judge(list(self._watches.values()), cells, at, self.threshold, quiet):
-            lent = {name: watch.lent for name, watch in self._watches.items() if watch.fit}
-            self._which.judge(lent, at, self.threshold, quiet)
-            self._all.judge(list(self._watches.values()), at, self.threshold, quiet)
+            self._joint.judge(counts.sample, counts.rows, worth, at, threshold, quiet)
+        cells = [counts.of(name, watch.law) for name, watch in self._watches.items()]
+        if judge(list(self._watches.values()), cells, at, threshold, quiet):
+            self._which.judge(lent(self._watches), at, threshold, quiet)
+            self._all.judge(list(self._watches.values()), at, threshold, quiet)
 
     def _promised(self, name: str, verdict: DriftVerdict) -> DriftVerdict:
         assumptions = self._assumed[name]
@@ -274,6 +320,10 @@ class Monitor:
         if name != JOINT or self._joint is None:
             return same, apart
         return () if self._joint.note else (self._joint.assumption, apart)
+
+    def _harmless(self, risk: RiskWatch) -> str:
+        """What the promise of harm rests on."""
+        return risk.assumption + (promise.ALL_HOURS if self._seasonal else "")
 
     def _why_no_risk(self) -> str:
         notes = self.profile.notes if self.profile else ("there is no reference profile",)

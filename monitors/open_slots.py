@@ -51,6 +51,10 @@ class OpenSlots(Generic[C]):
             counts = self._slots[key] = self._new()
         return counts
 
+    def newest(self, model: str, version: str) -> int | None:
+        """The last slot of a version that is open."""
+        return max((slot for *of, slot in self._slots if of == [model, version]), default=None)
+
     def close(self, before: int) -> list[Closed[C]]:
         """Take out all slots before `before`, by version and in order."""
         ready = sorted(key for key in self._slots if key[2] < before)

@@ -9,7 +9,7 @@ class Order(msgspec.Struct, frozen=True):
     """Who ordered what of a version's monitor, when (seconds since 1970 UTC), and why. Numbers only rise.
 
     `reset`: the evidence is 0 and no alarm is on. `rebase`: so it is of drift, whose reference are live rows from then
-    on, as `monitors.rebase` says.
+    on, as `monitors.rebase` says, or the profile with the digest `reference`, where the order brings one, of `rows`.
     """
 
     number: int
@@ -19,3 +19,5 @@ class Order(msgspec.Struct, frozen=True):
     time: float
     by: str
     why: str
+    reference: str = ""
+    rows: str = ""

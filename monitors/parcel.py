@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from monitors.adoption import Adoption
 from monitors.book import Book
 from monitors.journal import Journal
 from monitors.ledger import NEVER, Identity, Sealed
@@ -51,6 +52,7 @@ class Tally(msgspec.Struct, frozen=True):
     lag_s: float = 0.0
     doubled: int = 0  # labels that said what was known
     conflicting: int = 0
+    unusable: int = 0  # that cannot be judged, which was not known when they came
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -63,10 +65,14 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """All before `marks` is stored and need not be sent again. `clock` is the largest of all nodes."""
+    """All before `marks` is stored and need not be sent again. `clock` is the largest of all nodes.
+
+    `adoptions` are of all versions that have another reference than that of their publication.
+    """
 
     marks: Marks
     clock: float | None
+    adoptions: tuple[Adoption, ...] = ()
 
 
 class Outbox:

@@ -21,7 +21,7 @@ MOST_BEYOND = 0.5  # of a number's rows below or above the bins, where nothing t
 
 
 class Recount(msgspec.Struct, frozen=True, array_like=True):
-    """What a feature's law has from live rows; its cells stay."""
+    """What a feature's law has from live rows, of all hours together; its cells stay."""
 
     counts: tuple[int, ...]
     design_effect: float
@@ -30,7 +30,7 @@ class Recount(msgspec.Struct, frozen=True, array_like=True):
     correlation_s: float
 
     def of(self, law: Marginal) -> Marginal:
-        return msgspec.structs.replace(law, medians=(), **msgspec.structs.asdict(self))
+        return msgspec.structs.replace(law, medians=(), strata=msgspec.UNSET, **msgspec.structs.asdict(self))
 
 
 class Rebased(msgspec.Struct, frozen=True):
@@ -40,6 +40,7 @@ class Rebased(msgspec.Struct, frozen=True):
     until: float
     features: dict[str, Recount]
     left: dict[str, str]
+    reference: int = 0  # the order that brought the reference whose cells these are; 0: its publication
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ class Report:
     cpu_s: float
     gone_rows: int = 0
     capture: Figures = field(default_factory=Figures)
+    superseded_rows: int = 0
 
 
 def report(
@@ -133,7 +134,7 @@ def report(
     tallies = judged.tallies | {node: own}
     whole = add_up(tallies.values())
     lag_s = max(tallies[name].lag_s for name in {node, *judged.live} & tallies.keys())
-    dropped = whole.dropped | {"gone": judged.gone_rows}
+    dropped = whole.dropped | {"gone": judged.gone_rows, "superseded": judged.superseded_rows}
     settled = lag_s == 0 and all(judged.marks.get(name, Marks()) >= tally.marks for name, tally in tallies.items())
     models: dict[str, dict[str, VersionReport]] = {}
     for (model, version), verdict in sorted(judged.verdicts.items()):
@@ -147,6 +148,7 @@ def report(
         sampling_ratio=sampling_ratio,
         cpu_s=cpu_s,
         gone_rows=judged.gone_rows,
+        superseded_rows=judged.superseded_rows,
     )
 
 

@@ -5,7 +5,7 @@ or in how many pieces its rows were counted.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, zip_longest
 
 import msgspec
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from monitors import bottom_k, clusters
 from monitors.bottom_k import BottomK
+from monitors.cell_losses import added
 from monitors.clusters import Clusters
+from monitors.loss import LOSS_UNIT as LOSS_UNIT
 from monitors.marginal import Marginal
 from monitors.reference import Profile
 from serving.protocol import Array
 
-LOSS_UNIT = 2.0**-32  # losses are summed as integers of this size
 CLASSES = (0.0, 1.0)  # labels of a classification
 ROWS = "_rows"  # in `Counts.cells` of shape (1,): rows of the version whose tensors cannot be read, part of `rows`
 HALF = "_half"  # in `Counts.cells`: rows of one feature, about half of them, for the test of the monitor itself
@@ -34,7 +35,7 @@ class Counts:
     (3, [2, 1], True)
     """
 
-    __slots__ = ("cells", "clusters", "contents", "rows", "sample")
+    __slots__ = ("cells", "clusters", "contents", "hours", "reference", "rows", "sample")
 
     def __init__(
         self,
@@ -43,12 +44,16 @@ class Counts:
         sample: BottomK | None = None,
         clusters: Clusters | None = None,
         contents: BottomK | None = None,
+        reference: int = 0,
+        hours: dict[int, dict[str, NDArray[np.int64]]] | None = None,
     ) -> None:
         self.rows = rows
         self.cells = {} if cells is None else cells
         self.sample = sample  # of the rows, where the profile has one of the reference's
         self.clusters = clusters  # of the rows, where the unit is a cluster
         self.contents = contents  # a sketch of equal rows, see `repeats`
+        self.reference = reference  # the order that brought the reference of its cells; 0: the published one
+        self.hours = {} if hours is None else hours  # `cells` by hour of the week, where hours are compared apart
 
     @property
     def size(self) -> int:
@@ -56,10 +61,12 @@ class Counts:
         return self.rows
 
     def add(self, other: "Counts") -> None:
-        """Add `other` to this, in place; `other` stays as it is."""
+        """Add `other` to this, in place; `other` stays as it is. Of two references only one may have cells."""
         self.rows += other.rows
-        for name, cells in other.cells.items():
-            self.cells[name] = self.cells[name] + cells if name in self.cells else cells
+        self.reference = max(self.reference, other.reference)
+        _add(self.cells, other.cells)
+        for hour, cells in other.hours.items():
+            _add(self.hours.setdefault(hour, {}), cells)
         if other.sample is not None:
             self.sample = other.sample if self.sample is None else self.sample.merged(other.sample)
         if other.clusters is not None:
@@ -73,15 +80,28 @@ class Counts:
         unreadable = {ROWS: self.cells[ROWS]} if ROWS in self.cells else {}
         return Counts(self.rows, unreadable | cells, self.sample, contents=self.contents)
 
+    def at(self, hour: int, features: Collection[str]) -> "Counts":
+        """The same, all of it of one hour of the week, by which these features are compared."""
+        apart = {name: cells for name, cells in self.cells.items() if name in features}
+        return Counts(self.rows, self.cells, self.sample, self.clusters, self.contents, self.reference, {hour: apart})
+
+    def of(self, feature: str, law: Marginal) -> NDArray[np.int64] | dict[int, NDArray[np.int64]] | None:
+        """A feature's cells, by hour of the week where it is compared by hour; None where no row has it."""
+        if law.strata:
+            return {hour: cells[feature] for hour, cells in self.hours.items() if feature in cells}
+        return self.cells.get(feature)
+
     def encode(self) -> bytes:
-        cells = {name: cells.tolist() for name, cells in self.cells.items()}
-        sketches = [
+        sketches: list[tuple[bytes | int, ...]] = [
             (b"", 0) if found is None else (found.encode(), len(found))
             for found in (self.sample, self.clusters, self.contents)
         ]
-        while sketches and not sketches[-1][1]:
-            sketches.pop()
-        return msgspec.msgpack.encode((self.rows, cells, *chain.from_iterable(sketches)))
+        hours = {hour: _lists(cells) for hour, cells in self.hours.items()}
+        tail: list[bytes | int | dict[int, dict[str, list[int]]]]
+        tail = [*chain.from_iterable(sketches), self.reference, hours]
+        while tail and not tail[-1]:
+            tail.pop()
+        return msgspec.msgpack.encode((self.rows, _lists(self.cells), *tail))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Counts) and self.encode() == other.encode()
@@ -98,6 +118,8 @@ class _Encoded(msgspec.Struct, array_like=True):
     clustered: int = 0
     contents: bytes = b""
     sketched: int = 0
+    reference: int = 0
+    hours: dict[int, dict[str, list[int]]] = {}
 
 
 class LabelCounts(msgspec.Struct, array_like=True):
@@ -118,6 +140,7 @@ class LabelCounts(msgspec.Struct, array_like=True):
     bin_rows: list[int] = []
     bin_labels: list[int] = []  # sums
     bin_predictions: list[int] = []  # sums in units of 2**-32
+    cells: bytes = b""  # losses by cell, as in `cell_losses`; of all rows of a block, in its last slot
 
     @property
     def size(self) -> int:
@@ -131,6 +154,7 @@ class LabelCounts(msgspec.Struct, array_like=True):
         self.bin_rows = _sums(self.bin_rows, other.bin_rows)
         self.bin_labels = _sums(self.bin_labels, other.bin_labels)
         self.bin_predictions = _sums(self.bin_predictions, other.bin_predictions)
+        self.cells = added(self.cells, other.cells)
 
     def follow(self, lows: Sequence[float], prediction: float, before: float | None, after: float | None) -> None:
         """The label of a row changed from `before` to `after`; `lows` are where the bins begin.
@@ -174,14 +198,28 @@ def count(profile: Profile, values: Mapping[str, Array]) -> Counts:
 def decode(data: bytes) -> Counts:
     """The inverse of `Counts.encode`."""
     found = msgspec.msgpack.decode(data, type=_Encoded)
-    cells = {name: np.array(numbers, np.int64) for name, numbers in found.cells.items()}
     return Counts(
         found.rows,
-        cells,
+        _arrays(found.cells),
         bottom_k.decode(found.sample, found.sampled) if found.sampled else None,
         clusters.decode(found.clusters, found.clustered) if found.clustered else None,
         bottom_k.decode(found.contents, found.sketched) if found.sketched else None,
+        found.reference,
+        {hour: _arrays(cells) for hour, cells in found.hours.items()},
     )
+
+
+def _add(cells: dict[str, NDArray[np.int64]], others: Mapping[str, NDArray[np.int64]]) -> None:
+    for name, counts in others.items():
+        cells[name] = cells[name] + counts if name in cells else counts
+
+
+def _lists(cells: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
+    return {name: counts.tolist() for name, counts in cells.items()}
+
+
+def _arrays(cells: Mapping[str, list[int]]) -> dict[str, NDArray[np.int64]]:
+    return {name: np.array(counts, np.int64) for name, counts in cells.items()}
 
 
 def _sums(one: list[int], other: list[int]) -> list[int]:

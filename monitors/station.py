@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from monitors.adoption import Adoption
 from monitors.book import Version
 from monitors.catalogue import Catalogue
 from monitors.court import Judged
@@ -23,6 +24,7 @@ from monitors.parcel import Delivery, Outbox, Receipt, Tally
 from monitors.report import Report, dropped_rows, report
 from monitors.source import Batch, Source
 from serving.config import Monitors
+from serving.errors import ArtifactCorrupt, Unavailable
 from serving.manifest import Manifest
 from serving.ring import Position
 
@@ -52,7 +54,7 @@ class Station:
         self.ledger.load(self._journal)
         self.catalogue = Catalogue(manifest_of, read, self._journal)
         self._outbox = Outbox(self._journal)
-        self._receipt: Receipt | None = None
+        self._received: tuple[Receipt, list[tuple[Adoption, bytes]]] | None = None
         self._clock: float | None = None  # the latest of all nodes
         self._source = Source(rings, _positions(self._journal))
         self._moved: dict[str, Position] = {}
@@ -98,11 +100,11 @@ class Station:
         self._changed = True
         return self.ledger.label(labels, now)
 
-    def leave(self, labels: Sequence[Label]) -> None:
-        """Labels that met their prediction at another node wait here no longer."""
+    def leave(self, labels: Sequence[Label], unusable: Sequence[Label] = ()) -> None:
+        """As `LabelStore.leave`: labels that met their prediction at another node wait here no longer."""
         self._journal.begin()
         self._changed = True
-        self.ledger.store.leave(labels)
+        self.ledger.store.leave(labels, unusable)
 
     def commit(self, *, at_once: bool = False) -> None:
         """Write what changed, in one transaction, unless the last time was a moment ago."""
@@ -118,8 +120,8 @@ class Station:
             self.delivery = self._delivery()
 
     def receive(self, receipt: Receipt) -> None:
-        """What the judge has stored; may be called from another thread."""
-        self._receipt = receipt
+        """What the judge has stored; may be called from another thread, which fetches references while others count."""
+        self._received = receipt, [(one, data) for one in receipt.adoptions if (data := self._fetch(one)) is not None]
 
     def clock(self, now: float) -> float:
         """The time of a label that comes without one."""
@@ -141,6 +143,7 @@ class Station:
             lag_s=0.0 if self._drained or not self._newest else max(0.0, self._now - self._newest),
             doubled=ledger.marks.doubled,
             conflicting=ledger.marks.conflicting,
+            unusable=ledger.marks.unusable,
         )
 
     def report(self, now: float, judged: Judged | None, *, stale: bool = False) -> Report:
@@ -174,10 +177,32 @@ class Station:
         self._newest = max(self._newest, batch.newest)
 
     def _acknowledge(self) -> None:
-        receipt, self._receipt = self._receipt, None
-        if receipt is not None:
+        received, self._received = self._received, None
+        if received is not None:
+            receipt, fetched = received
             self._clock = receipt.clock
             self._outbox.acknowledge(receipt.marks)
+            for adoption, profile in fetched:
+                self._adopt(adoption, profile)
+
+    def _fetch(self, adoption: Adoption) -> bytes | None:
+        """The profile of a reference that is new here; None also where it cannot be read yet: it is told again."""
+        if not self.catalogue.lacks(adoption):
+            return None
+        try:
+            return self.catalogue.fetch((adoption.model, adoption.version), adoption.reference)
+        except (Unavailable, ArtifactCorrupt) as error:
+            log.warning("%s version %s keeps its reference for now: %s", adoption.model, adoption.version, error)
+            return None
+
+    def _adopt(self, adoption: Adoption, profile: bytes) -> None:
+        """From the next slot on that has no row yet."""
+        if self.catalogue.lacks(adoption):
+            name = adoption.model, adoption.version
+            since = max(adoption.since, self.ledger.next_slot(name))
+            self.catalogue.adopt(adoption, since, profile)
+            self._changed = True
+            log.info("slots of %s version %s from %d on have the reference of order %d", *name, since, adoption.order)
 
     def _seal(self, now: float) -> None:
         """Clocks from outside close slots only once all that was written before they were read is read."""

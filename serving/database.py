@@ -69,6 +69,9 @@ orders = sa.Table(  # of the monitors' judge; rows are never changed
     sa.Column("model", sa.String(63)),
     sa.Column("version", sa.String(63)),
     sa.Column("kind", sa.String(31)),
+    sa.Column("reference", sa.String(64)),  # that the order brings, else empty
+    sa.Column("replaced", sa.String(64)),  # that held until then
+    sa.Column("rows", sa.Text),  # of which the reference is
 )
 sidecars = sa.Table(
     "sidecars",

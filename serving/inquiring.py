@@ -28,18 +28,25 @@ def explanation(config: Config, model: str, version: str, feature: str = "") -> 
     return found
 
 
-def order(config: Config, kind: str, model: str, version: str, why: str) -> dict[str, Any]:
-    """Order a `reset` or a `rebase` of a version's monitor, and wait a while until it is carried out.
-
-    `notes` are then what the monitors say of the version. Raises UnknownModel or UnknownVersion, and BadRequest
-    without a reason.
-    """
+def check_reason(why: str) -> None:
+    """Raises BadRequest without a reason."""
     if not why.strip():
         raise BadRequest("--reason must say why: it is kept with the order")
+
+
+def order(
+    config: Config, kind: str, model: str, version: str, why: str, *, reference: bytes = b"", rows: str = ""
+) -> dict[str, Any]:
+    """Order a `reset` or a `rebase` of a version's monitor, and wait a while until it is carried out.
+
+    `reference` is the profile that a rebase brings, made of `rows`; without one live rows are taken. `notes` are then
+    what the monitors say of the version. Raises UnknownModel or UnknownVersion, and BadRequest without a reason.
+    """
+    check_reason(why)
     from serving.repository import Repository
 
     by = getpass.getuser()
-    number = Repository.of(config).order(model, version, kind, by=by, why=why)
+    number = Repository.of(config).order(model, version, kind, by=by, why=why, reference=reference, rows=rows)
     done = _carried_out(config, model, version, number)
     effect = "in effect" if done else "stored; the monitors follow when they run"
     said = {"model": model, "version": version, "order": number, "kind": kind, "by": by, "why": why, "effect": effect}

@@ -74,6 +74,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.files.items()))
         return sha256(listing.encode()).hexdigest()
 
+    def with_reference(self, digest: str) -> "Manifest":
+        """The version under another reference, the profile with this digest."""
+        return msgspec.structs.replace(self, files=self.files | {REFERENCE_FILE: digest})
+
     def encode(self) -> bytes:
         return msgspec.json.encode(self, order="deterministic")
 

@@ -17,7 +17,7 @@ from serving.artifacts import Artifacts
 from serving.config import Config
 from serving.database import Database, changes, desired, generation, orders, routing, versions
 from serving.errors import BadRequest, Conflict, NotFound, UnknownModel, UnknownVersion
-from serving.manifest import Manifest
+from serving.manifest import REFERENCE_FILE, Manifest
 from serving.routing import Table
 
 # What people say and what they give; lineage may be told anew, and what was measured stays as it was measured.
@@ -187,17 +187,29 @@ class Repository:
             for row in rows
         ]
 
-    def order(self, model: str, version: str, kind: str, *, by: str, why: str) -> int:
+    def order(
+        self, model: str, version: str, kind: str, *, by: str, why: str, reference: bytes = b"", rows: str = ""
+    ) -> int:
         """Write what the monitors' judge is to do with a version; its number, which is higher than any before.
 
+        `reference` is a profile that the order brings, made of `rows`: it is stored beside the one that it replaces.
         Raises UnknownModel, UnknownVersion.
         """
-        row = {"model": model, "version": version, "kind": kind, "by": by, "why": why}
+        row = {"model": model, "version": version, "kind": kind, "by": by, "why": why, "rows": rows, "replaced": ""}
+        row["reference"] = self._artifacts.store(reference) if reference else ""
         with self._database.writing() as connection:  # one after the other, so that numbers rise as they are seen
-            if _find(connection, model, version) is None:
+            if (found := _find(connection, model, version)) is None:
                 raise _unknown(connection, model, version)
+            if reference:
+                row["replaced"] = _reference(connection, found)
             written = orders.insert().values(**row, time=time.time()).returning(orders.c.number)
             return int(connection.execute(written).scalar_one())
+
+    def under_reference(self, of: Manifest) -> Manifest:
+        """The version under the reference that an order brought last, else as it was published."""
+        with self._database.reading() as connection:
+            digest = _reference(connection, of)
+        return of.with_reference(digest) if digest else of
 
     def table(self) -> Table | None:
         """The routing table that was kept last."""
@@ -264,6 +276,13 @@ def _versions(connection: sa.Connection, model: str) -> list[str]:
 def _unknown(connection: sa.Connection, model: str, version: str) -> NotFound:
     known = _versions(connection, model)
     return UnknownVersion(model, version, known) if known else UnknownModel(model, _models(connection))
+
+
+def _reference(connection: sa.Connection, of: Manifest) -> str:
+    """The digest of the profile that holds; empty where there is none."""
+    brought = sa.select(orders.c.reference).order_by(orders.c.number.desc()).limit(1)
+    of_version = (orders.c.model == of.model, orders.c.version == of.version, orders.c.reference != "")
+    return str(connection.scalar(brought.where(*of_version)) or of.files.get(REFERENCE_FILE, ""))
 
 
 def _generation(connection: sa.Connection) -> int:

@@ -6,7 +6,7 @@ may import each other, without a cycle. Imports stand at the top of a file, but 
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving", "monitors", "serving.errors", "serving.wording"),
-    ("serving.protocol", "serving.config", "serving.head", "serving.deadlines", "serving.eagerness"),
+    ("serving.protocol", "serving.config", "serving.head", "serving.deadlines", "serving.eagerness", "serving.limits"),
     # pure: no socket, no clock
     (
         "serving.autoscaling",
@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "serving.retrying",
         "serving.sleep",
         "serving.speed",
+        "serving.splitmix",
         "serving.suspects",
         "serving.waiting",
     ),
@@ -30,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "serving.packed",
         "serving.ring",
     ),
-    ("serving.excerpt", "serving.record"),
+    ("serving.excerpt", "serving.record", "serving.upload"),
     ("serving.routing",),
     ("serving.applying", "serving.planning"),
     ("serving.simulation", "serving.sleepers"),
@@ -55,14 +56,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "monitors.keys",
         "monitors.loss",
         "monitors.orders",
+        "monitors.truths",
     ),
     ("monitors.bundle", "monitors.pending", "monitors.source"),
     ("monitors.labels",),
     ("monitors.sampling",),
-    ("monitors.baseline", "monitors.marginal"),
-    ("monitors.repeats",),
+    ("monitors.strata",),
+    ("monitors.baseline", "monitors.cell_losses", "monitors.marginal"),
+    ("monitors.fingerprints",),
+    ("monitors.memo", "monitors.repeats"),
     ("monitors.binning", "monitors.profile"),
-    ("monitors.clusters", "monitors.tally"),
+    ("monitors.adoption", "monitors.clusters", "monitors.tally"),
     ("monitors.reference",),
     ("monitors.drift", "monitors.features", "monitors.slot"),
     ("monitors.budget", "monitors.capture", "monitors.explain", "monitors.panel"),
@@ -73,7 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("monitors.counting", "monitors.coverage"),
     ("monitors.checkup",),
     ("monitors.ledger", "monitors.monitor"),
-    ("monitors.parcel",),
+    ("monitors.case", "monitors.parcel"),
     ("monitors.aggregator", "monitors.archive", "monitors.catalogue"),
     ("monitors.court",),
     ("monitors.fairness",),
@@ -84,14 +88,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("monitors.exchange", "monitors.peers", "monitors.post"),
     ("monitors.inlet",),
     ("monitors.listener",),
-    ("serving.backtesting", "serving.profiling", "serving.segmenting"),
+    ("serving.backtesting", "serving.declaration", "serving.profiling", "serving.segmenting"),
     ("serving.publishing",),
     ("serving.tls",),
     # how bytes reach a replica
     ("serving.arena", "serving.attempt", "serving.trust"),
     ("serving.references",),
     ("serving.channel", "serving.discovery", "serving.handover", "serving.labelling", "serving.listeners"),
-    ("serving.connection", "serving.pools"),
+    ("serving.connection", "serving.pools", "serving.sending"),
     ("serving.batching", "serving.engine", "serving.http", "serving.children"),
     ("serving.berth", "serving.fleet", "serving.recorder"),
     ("monitors.sidecar",),
@@ -106,7 +110,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("serving.cluster",),
     ("serving.client", "serving.daemon", "serving.inquiring", "serving.health", "serving.up"),
     # the demo and the command line
-    ("serving.demo", "serving.doctor"),
+    ("serving.demo", "serving.doctor", "serving.rebasing"),
     ("serving.commands",),
     ("serving.cli",),
     # what Grafana and Prometheus read
@@ -131,7 +135,7 @@ FOLDERS = (
 # What the sidecar's package may know of the serving side.
 MONITORS_MAY_IMPORT = (
     "serving.errors", "serving.config", "serving.protocol", "serving.manifest", "serving.packed", "serving.record",
-    "serving.ring",
+    "serving.ring", "serving.splitmix",
 )  # fmt: skip
 
 # Beyond that, a file and what it needs.
@@ -210,6 +214,7 @@ LAZY: dict[tuple[str, str], str] = {
     ("serving.inquiring", "serving.repository"): "SQL, for what is written alone",
     ("serving.commands.monitor", "monitors.explain.explanation"): "statistics, for a picture alone",
     ("serving.commands.monitor", "monitors.explain.plot"): "needs the extra `plots`",
+    ("serving.commands.monitor", "serving.rebasing"): "SQL and arrow, for one command alone",
     ("serving.node", "serving.waking"): "Serve takes memory, and few nodes have pools that sleep",
 }
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from serving import config
+from serving.database import orders
 from serving.errors import (
     ArtifactCorrupt,
     BadRequest,
@@ -327,6 +328,27 @@ def test_orders_rise_in_number_and_change_nothing_that_is_served(place: Path) ->
     assert repository.stamp() == before
     with pytest.raises(UnknownVersion, match="model 'fraud' has no version '2'; it has '1'"):
         repository.order("fraud", "2", "reset", by="me", why="there is none")
+
+
+def test_an_order_may_bring_a_reference_which_is_kept_beside_the_one_before(place: Path) -> None:
+    repository, published = _open(place), {"model.onnx": b"model", "reference.json": b"winter"}
+    digests = {name: sha256(data).hexdigest() for name, data in published.items()}
+    version = Manifest(model="fraud", version="1", files=digests, signature=SIGNATURE, rows_independent=True)
+    repository.publish(version, published)
+    assert repository.under_reference(version) == version
+    for data in (b"spring", b"summer"):
+        repository.order("fraud", "1", "rebase", by="me", why="newer", reference=data, rows=f"9 rows of {data!r}")
+        repository.order("fraud", "1", "reset", by="me", why="repaired")
+    held = repository.under_reference(version)
+    assert repository.read(held, "reference.json") == b"summer"
+    assert repository.read(version, "reference.json") == b"winter"
+    with repository._database.reading() as connection:
+        rows = connection.execute(orders.select().where(orders.c.reference != "")).mappings().all()
+    spring, summer = (sha256(data).hexdigest() for data in (b"spring", b"summer"))
+    assert [(row["replaced"], row["reference"]) for row in rows] == [
+        (digests["reference.json"], spring), (spring, summer),
+    ]  # fmt: skip
+    assert rows[0]["by"] == "me" and rows[0]["why"] == "newer" and rows[0]["rows"] == "9 rows of b'spring'"
 
 
 def test_the_stamp_changes_with_whatever_it_stands_for(place: Path) -> None:

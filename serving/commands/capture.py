@@ -27,7 +27,7 @@ def list_(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Rows, bytes and times of what is captured on this node, by model and version."""
     from monitors.capture import export as exporting
 
-    found = exporting.held(_captures(load(config)))
+    found = exporting.held(captures(load(config)))
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -55,11 +55,11 @@ def export(
     from monitors.capture import export as exporting
 
     settled = load(config)
-    selection = exporting.Selection(model, version, _time(since, -math.inf), _time(until, math.inf))
+    selection = exporting.Selection(model, version, moment(since, -math.inf), moment(until, math.inf))
     with err.status("reading segments …"):
         journal = settled.run_dir / "monitors.db" if labels else None
         try:
-            rows = exporting.export(_captures(settled), selection, to, by_day=by_day, labels=journal)
+            rows = exporting.export(captures(settled), selection, to, by_day=by_day, labels=journal)
         except OSError as error:
             raise BadRequest(f"cannot export to {to}: {error}") from None
     if as_json:
@@ -85,7 +85,7 @@ def erase(
     if (id is None) == (key is None):
         raise typer.BadParameter("expected either --id or --key")
     settled = load(config)
-    models = sorted({path.parent.name for path in _captures(settled).glob("*/*") if path.is_dir()})
+    models = sorted({path.parent.name for path in captures(settled).glob("*/*") if path.is_dir()})
     if model is not None and model not in models:
         raise NotFound(f"nothing is captured of model {model!r} on this node; there is {models or 'nothing'}")
     repository, by, found = Repository.of(settled), getpass.getuser(), list[erasure.Erased]()
@@ -105,7 +105,7 @@ def erase(
         out.print(f"{one.model}: {one.rows} rows erased, {one.segments} segments written anew", highlight=False)
 
 
-def _captures(settled: Config) -> Path:
+def captures(settled: Config) -> Path:
     """Raises Forbidden where they are another user's, to whom alone they are readable."""
     root = settled.captures
     if root.exists() and not os.access(root, os.R_OK | os.X_OK):
@@ -119,7 +119,8 @@ def _hash(policy: Policy, key: str) -> int:
     return hash_key(policy.key_salt, key.encode().decode("latin-1") if as_bytes else key)
 
 
-def _time(text: str | None, default: float) -> float:
+def moment(text: str | None, default: float) -> float:
+    """Seconds since 1970 of a time that people write. Raises BadParameter."""
     if text is None:
         return default
     try:

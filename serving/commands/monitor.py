@@ -1,5 +1,7 @@
 """`gaugeway monitor`: how the monitors stand, why an alarm is on, and a new beginning."""
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from serving import inquiring
-from serving.commands.console import AsJson, ConfigFile, out, print_json
+from serving.commands.capture import captures, moment
+from serving.commands.console import AsJson, ConfigFile, err, out, print_json
 from serving.config import load
 from serving.errors import BadRequest, GaugewayError, NotFound
 
@@ -35,7 +38,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     table = Table("model", "version", "state", "alarm since (UTC)", "loss (allowed)\nlabelled", "evidence, of")
     for model, versions in document["models"].items():
         for version, one in versions.items():
-            table.add_row(model, version, one["state"], _lines(_alarms(one)), f"{_loss(one)}\n{_labelled(one)}",
+            table.add_row(model, version, _state(one), _lines(_alarms(one)), f"{_loss(one)}\n{_labelled(one)}",
                           _lines(_worst(one)))  # fmt: skip
     out.print(table if document["models"] else "no version is monitored yet", highlight=False)
 
@@ -56,13 +59,14 @@ def explain(
         raise NotFound(f"nothing to explain: no alarm is on for version {version!r} of {model!r}, it is"
                        f" {found['state']}; name a feature to see how it stands")  # fmt: skip
     if draw is not None:
-        draw(_drawn(found))
+        draw(*_drawn(found))
     if as_json:
         print_json(found)
         return
     told = {one["feature"] for one in found["features"]}
     alarms = [alarm for alarm in found["alarms"] if not feature and alarm["name"] not in told]
-    for one in [*alarms, *found["features"]]:
+    rise = [found["rise"]] if feature and found["rise"] else []
+    for one in [*alarms, *found["features"], *rise]:
         out.print(escape(one["text"]), highlight=False, soft_wrap=True)
 
 
@@ -73,21 +77,48 @@ def reset(model: str, version: str, reason: Reason, config: ConfigFile = None, a
     _tell(done, f"the evidence of {model} version {version} begins anew", as_json)
 
 
-@group.command(epilog="Example: gaugeway monitor rebase flights 2 --from-live --reason 'the summer schedule stays'")
+@group.command(epilog="Example: gaugeway monitor rebase flights 2 --from-live --reason 'the summer schedule stays'"
+                      " | gaugeway monitor rebase flights 2 --reference june.parquet --time at --reason 'as trained'"
+                      " | gaugeway monitor rebase flights 2 --captured --since 2026-06-01 --reason 'quiet'")  # fmt: skip
 def rebase(
     model: str,
     version: str,
     reason: Reason,
     from_live: Annotated[bool, typer.Option("--from-live", help="The judged blocks since the change.")] = False,
+    reference: Annotated[Path | None, typer.Option(help="Rows of a file, as for `publish`.")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")] = None,
+    captured: Annotated[bool, typer.Option("--captured", help="What this node captured of the version.")] = False,
+    since: Annotated[str | None, typer.Option(help="Captured then or later: ISO 8601, UTC where it says none.")] = None,
+    until: Annotated[str | None, typer.Option(help="Captured before.")] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare drift with live rows from now on: what is, is taken to be right. Harm is held to what it was."""
-    if not from_live:
-        raise BadRequest("say --from-live. Rows of a file make another reference with other bins, and that is another"
-                         " version: gaugeway publish MODEL model.onnx --reference FILE")  # fmt: skip
-    done = inquiring.order(load(config), "rebase", model, version, reason)
-    _tell(done, f"drift of {model} version {version} is compared with live rows", as_json)
+    """Compare drift with other rows from now on: what they show is taken to be right. Harm is held to what it was."""
+    _check_rows(from_live, reference, time, captured, since or until)
+    span = moment(since, -math.inf), moment(until, math.inf)
+    settled = load(config)
+    if from_live:
+        done = inquiring.order(settled, "rebase", model, version, reason)
+    else:
+        from serving import rebasing
+
+        with err.status("running the model on the rows in a process of its own …"):
+            if reference is not None:
+                done = rebasing.rebase(settled, model, version, reason, reference, time)
+            else:
+                captures(settled)  # or it says who may read them
+                done = rebasing.rebase_on_captured(settled, model, version, reason, *span)
+    _tell(done, f"drift of {model} version {version} is compared with {done.get('rows', 'live rows')}", as_json)
+
+
+def _check_rows(from_live: bool, file: Path | None, time: str | None, captured: bool, span: str | None) -> None:
+    """Raises BadRequest unless it is said in one way which rows."""
+    if from_live + (file is not None) + captured != 1:
+        raise BadRequest("say which rows, in one way: --from-live, --reference FILE or --captured")
+    if time is not None and file is None:
+        raise BadRequest("--time names a column of the rows in --reference: of other rows the time is known")
+    if span and not captured:
+        raise BadRequest("--since and --until choose among captured rows: they need --captured")
 
 
 def _tell(done: dict[str, Any], what: str, as_json: bool) -> None:
@@ -99,24 +130,34 @@ def _tell(done: dict[str, Any], what: str, as_json: bool) -> None:
         out.print(f"  note: {escape(note)}", highlight=False, soft_wrap=True)
 
 
-def _plotter() -> Callable[[Path, dict[str, Any]], None]:
+def _plotter() -> Callable[[Path, dict[str, Any] | None, dict[str, Any] | None], None]:
     try:
-        from monitors.explain.explanation import Explanation
+        from monitors.explain.explanation import Carrier, Explanation
         from monitors.explain.plot import draw
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
         raise GaugewayError("--plot needs matplotlib: pip install 'gaugeway[plots]'") from None
-    return lambda path, found: draw(path, msgspec.convert(found, Explanation))
+    return lambda path, one, carrier: draw(
+        path, msgspec.convert(one, Explanation | None), msgspec.convert(carrier, Carrier | None)
+    )
 
 
-def _drawn(found: dict[str, Any]) -> dict[str, Any]:
-    """The one that was asked for, or the one with the strongest evidence."""
-    if not found["features"]:
+def _drawn(found: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What carries the most of a rise of the loss, and how it changed; else the one with the strongest evidence."""
+    carriers = found["rise"]["carriers"] if found["rise"] else []
+    if not found["features"] and not carriers:
         raise NotFound(f"nothing to draw: no feature of version {found['version']!r} of {found['model']!r} is in alarm"
                        " by itself; name one")  # fmt: skip
-    one: dict[str, Any] = found["features"][0]
-    return one
+    carrier = carriers[0] if carriers else None
+    name = (carrier or found["features"][0])["feature"]
+    return next((one for one in found["features"] if one["feature"] == name), None), carrier
+
+
+def _state(version: dict[str, Any]) -> str:
+    """Also by which hours features are compared, where they are."""
+    apart = Counter(one["season"] for one in version["drift"].values() if one.get("season"))
+    return "\n".join([version["state"], *(f"{features} by {by}" for by, features in sorted(apart.items()))])
 
 
 def _alarms(version: dict[str, Any]) -> list[str]:

@@ -1,6 +1,8 @@
 import msgspec
+import numpy as np
 import pytest
 
+from monitors.adoption import Adoption
 from monitors.catalogue import ASK_AGAIN_S, Catalogue
 from monitors.journal import Journal
 from serving.errors import ArtifactCorrupt, Unavailable, UnknownVersion
@@ -68,3 +70,38 @@ def test_a_profile_that_cannot_be_read_leaves_a_version_that_says_so(data: bytes
     assert version is not None
     assert version.profile is None
     assert version.notes[0].startswith("drift is not monitored: ")
+
+
+def test_later_references_are_kept_in_their_order_and_outlive_a_restart() -> None:
+    spring, summer = profile(seed=2), profile(seed=3)
+    registry, journal = Registry(manifest("1"), profiles=[spring, summer]), Journal(None, "test")
+    subject = Catalogue(registry.manifest, registry.read, journal)
+    first, second = (
+        Adoption("m", "1", manifest("1").digest, order, one.digest, since=100)
+        for order, one in ((3, spring), (5, summer))
+    )
+    assert not subject.lacks(first)  # nobody has met the version
+    subject.learn(manifest("1"))
+    for adoption, since in ((first, 110), (second, 100)):
+        assert subject.lacks(adoption)
+        subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference))
+        assert not subject.lacks(adoption)
+    assert not subject.lacks(first)
+    for known in (subject.known, Catalogue(registry.manifest, registry.read, journal).known):
+        assert [(one.order, one.since, one.profile) for one in known[0].later] == [(3, 110, spring), (5, 110, summer)]
+        slots = np.array([110, 109, 111])
+        assert [known[0].order(slot) for slot in slots] == [5, 0, 5]
+        assert [(order, mine.tolist()) for order, _, mine in known[0].divided(slots)] == [
+            (0, [False, True, False]), (5, [True, False, True]),
+        ]  # fmt: skip
+    other = msgspec.structs.replace(manifest("1"), files={"model.onnx": "other"})
+    assert subject.learn(other).later == ()
+
+
+def test_a_profile_that_is_none_is_not_adopted() -> None:
+    registry = Registry(manifest("1"))
+    registry.profiles["broken"] = b"{}"
+    subject = Catalogue(registry.manifest, registry.read, Journal(None, "test"))
+    subject.learn(manifest("1"))
+    with pytest.raises(ArtifactCorrupt, match="not a reference profile"):
+        subject.fetch(("m", "1"), "broken")

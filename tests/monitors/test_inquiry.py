@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -18,7 +19,7 @@ from serving.config import Config, load
 from serving.errors import BadRequest, GaugewayError, NotReady, UnknownVersion
 from tests.monitors.test_aggregator import run as judged
 from tests.monitors.test_sidecar import DAY, Process, append, wait
-from tests.monitors.traffic import START, record, stream
+from tests.monitors.traffic import FEATURES, START, profile, record, stream
 
 TOML = """
 data_dir = "{folder}"
@@ -149,7 +150,17 @@ def test_explain_prints_sentences_json_and_a_picture(drifting: Process, tmp_path
         (("reset", "m", "7", "--reason", "x"), "model 'm' has no version '7'; it has '1', '2'"),
         (("reset", "m", "1", "--reason", " "), "--reason must say why: it is kept with the order"),
         (("rebase", "m", "7", "--from-live", "--reason", "x"), "model 'm' has no version '7'; it has '1', '2'"),
-        (("rebase", "m", "1", "--reason", "x"), "say --from-live. Rows of a file make another reference"),
+        (
+            ("rebase", "m", "1", "--reason", "x"),
+            "say which rows, in one way: --from-live, --reference FILE or --captured",
+        ),
+        (("rebase", "m", "1", "--reason", "x", "--from-live", "--captured"), "say which rows, in one way: "),
+        (("rebase", "m", "1", "--reason", "x", "--captured", "--time", "at"), "--time names a column of the rows in"),
+        (
+            ("rebase", "m", "1", "--reason", "x", "--from-live", "--since", "2026-01-01"),
+            "--since and --until choose among",
+        ),
+        (("rebase", "m", "1", "--reason", "x", "--captured"), "nothing is captured of model 'm' in that selection"),
     ],
 )
 def test_what_is_not_there_is_said(drifting: Process, arguments: tuple[str, ...], sentence: str) -> None:
@@ -180,6 +191,26 @@ def test_a_rebase_says_which_features_keep_their_reference(drifting: Process) ->
     assert (said["kind"], said["effect"]) == ("rebase", "in effect")
     assert any("x0 keeps its reference: " in note and " are needed" in note for note in said["notes"])
     assert drifting.verdicts()["models"]["m"]["1"]["state"] != "alarm"
+
+
+def test_a_reference_that_an_order_brings_is_taken_up_and_outlives_a_restart(drifting: Process) -> None:
+    spring, rng = profile(seed=2, shift=3.0), np.random.default_rng(5)
+    said = inquiring.order(config(drifting), "rebase", "m", "2", "spring", reference=spring.encode(), rows="4000 rows")
+    assert said["effect"] == "in effect"
+    assert f"the reference are 4000 rows (order {said['order']})" in said["notes"]
+    drifting.end(signal.SIGKILL)
+    drifting.start()
+    rows = rng.normal(3.0, size=(400, 2, FEATURES)).astype(np.float32)
+    later = [record([f"s{k}"], x, [START + 21 * DAY + 120 * k], version="2") for k, x in enumerate(rows)]
+    append([drifting.ring("worker-1")], [*later, record(["end"], rows[0], [START + 60 * DAY])])
+
+    def found() -> dict[str, Any]:
+        version: dict[str, Any] = drifting.verdicts()["models"]["m"]["2"]
+        return version
+
+    wait(lambda: found()["drift"]["_all"]["blocks"] > 1)
+    assert not found()["drift"]["_all"]["alarm"] and found()["order"] == said["order"]
+    assert drifting.verdicts()["dropped_rows"]["superseded"] == 0
 
 
 def test_without_a_sidecar_nothing_is_told_and_a_reset_is_stored(tmp_path: Path) -> None:

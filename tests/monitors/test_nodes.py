@@ -20,7 +20,7 @@ from serving.manifest import Segment
 from serving.record import Record
 from serving.ring import RingWriter
 from tests.monitors.cluster import Judge
-from tests.monitors.traffic import START, Registry, manifest, stream
+from tests.monitors.traffic import START, Registry, manifest, profile, stream
 
 SETTINGS = Monitors(
     event_time="request", slot_s=3600, block_s=3 * 3600, block_rows=50, lateness_s=600, label_horizon_s=4 * 3600,
@@ -28,7 +28,8 @@ SETTINGS = Monitors(
 )  # fmt: skip
 NOW = START + 10**8
 DIVIDED = msgspec.structs.replace(manifest("1"), segments=(Segment("x0", edges=(-0.5, 0.5)),), kpi_range=(0.0, 1.0))
-REGISTRY = Registry(DIVIDED, manifest("2"))
+SHIFTED = msgspec.structs.replace(profile(seed=2, shift=3.0), risk=profile().risk)
+REGISTRY = Registry(DIVIDED, manifest("2"), profiles=[SHIFTED])
 RECORDS = 800
 AT_ONCE = 10  # records of 2 minutes: labels come two hours after their prediction and two before its seal
 
@@ -36,8 +37,8 @@ AT_ONCE = 10  # records of 2 minutes: labels come two hours after their predicti
 class Node:
     """One node: its ring, its station, which may die."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, registry: Registry) -> None:
+        self._folder, self._registry = folder, registry
         self.ring = RingWriter(folder / "rings" / "worker-0.ring", 2**22)
         self.station = self._opened()
 
@@ -47,19 +48,22 @@ class Node:
 
     def _opened(self) -> Station:
         return Station(
-            SETTINGS, "n", self._folder / "rings", self._folder / "monitors.db", REGISTRY.manifest, REGISTRY.read
-        )
+            SETTINGS, "n", self._folder / "rings", self._folder / "monitors.db",
+            self._registry.manifest, self._registry.read,
+        )  # fmt: skip
 
 
 class Cluster:
     """Nodes, a judge, and traffic that is written in its order, each record to one node."""
 
-    def __init__(self, folder: Path, owners: Sequence[int], nodes: int, shift: float) -> None:
+    def __init__(
+        self, folder: Path, owners: Sequence[int], nodes: int, shift: float, registry: Registry = REGISTRY
+    ) -> None:
         records, labels = _traffic(shift)
         self._left, self._due = list(zip(records, owners, strict=True)), list(labels)
         self._owner = {found.ids[0]: owner for found, owner in self._left}
-        self.nodes = [Node(folder / str(k)) for k in range(nodes)]
-        self.judge = Judge(SETTINGS, REGISTRY)
+        self.nodes = [Node(folder / str(k), registry) for k in range(nodes)]
+        self.judge = Judge(SETTINGS, registry)
 
     def write(self) -> bool:
         """The next records, and the labels that are due by then. False: there are none left."""
@@ -87,14 +91,30 @@ class Cluster:
             assert isinstance(receipts[-1], Receipt)
             station.receive(receipts[-1])
 
+    def step(self, what: str, k: int) -> None:
+        """One of `STEPS`, at node `k`."""
+        if what == "write":
+            self.write()
+        elif what == "poll":
+            self.nodes[k].station.poll(NOW)
+        elif what == "commit":
+            self.nodes[k].station.commit(at_once=True)
+        elif what == "die":
+            self.nodes[k].die()
+        else:
+            self.send(k, twice=what == "twice", killed=what == "killed", unheard=what == "unheard")
+
+    def settle(self) -> None:
+        """All that is written is read and judged, and all nodes have heard of it."""
+        for _ in range(4):
+            for k in range(len(self.nodes)):
+                for what in ("poll", "commit", "send"):
+                    self.step(what, k)
+
     def finish(self) -> bytes:
         while self.write():
             pass
-        for _ in range(4):
-            for k, node in enumerate(self.nodes):
-                node.station.poll(NOW)
-                node.station.commit(at_once=True)
-                self.send(k)
+        self.settle()
         found = self.nodes[0].station.report(NOW, self.judge.judged).document
         assert found is not None and found.settled
         return msgspec.json.encode(found)
@@ -130,16 +150,7 @@ def test_nodes_in_any_interleaving_give_the_verdicts_of_one_to_the_bit(
         cluster = Cluster(Path(folder), rng.choices(range(nodes), shares[:nodes], k=RECORDS), nodes, 3.0)
         for _ in range(100 * nodes):
             what, k = rng.choice(STEPS), rng.randrange(nodes)
-            if what == "write":
-                cluster.write()
-            elif what == "poll":
-                cluster.nodes[k].station.poll(NOW)
-            elif what == "commit":
-                cluster.nodes[k].station.commit(at_once=True)
-            elif what == "die":
-                cluster.nodes[k].die()
-            else:
-                cluster.send(k, twice=what == "twice", killed=what == "killed", unheard=what == "unheard")
+            cluster.step(what, k)
         assert cluster.finish() == _of_one_node(3.0)
 
 

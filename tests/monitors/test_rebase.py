@@ -166,7 +166,7 @@ def test_an_order_ends_the_alarm_for_good_and_a_successor_goes_on_to_the_same_bi
     (core,), straight, journal = ledgers(1), aggregator(), Journal(None, "test")
     fed([straight], records[:5000], core)
     assert straight.verdicts(("m", "1")).state == "alarm"
-    straight.obey([ORDER])
+    straight.obey([ORDER], {}, NOW)
     found = straight.verdicts(("m", "1"))
     assert found.state == "ok" and found.order == 1
     assert any(note.startswith("the reference of drift are live rows up to") for note in found.notes)
@@ -179,7 +179,7 @@ def test_an_order_ends_the_alarm_for_good_and_a_successor_goes_on_to_the_same_bi
         successor.know(version)
     assert msgspec.json.encode(successor.verdicts(("m", "1"))) == msgspec.json.encode(found)
     for judge in (straight, successor):
-        judge.obey([ORDER])  # it was carried out
+        judge.obey([ORDER], {}, NOW)  # it was carried out
     fed([straight, successor], records[5000:], core)
     assert straight.verdicts(("m", "1")).state == "ok"
     assert straight.verdicts(("m", "2")).state == "alarm"

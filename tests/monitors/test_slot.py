@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,3 +67,13 @@ def test_coverage() -> None:
 def test_the_largest_sum_is_stored_exactly() -> None:
     most = LabelCounts(2**31 - 1, 2**31 - 1, (2**31 - 1) * 2**32)
     assert slot.decode_labels(most.encode()) == most and most.mean == 1.0
+
+
+def test_counts_say_which_reference_they_are_of_and_those_of_the_published_one_are_as_before() -> None:
+    counts = Counts(2, {"x": np.array([2, 0])})
+    assert len(msgspec.msgpack.decode(counts.encode())) == 2
+    later = Counts(2, {"x": np.array([2, 0])}, reference=7)
+    assert slot.decode(later.encode()) == later != counts
+    merged = Counts()
+    merged.add(later)
+    assert merged == later

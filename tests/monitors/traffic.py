@@ -21,9 +21,9 @@ START = 1_360_000_800.0  # a full hour in February 2013
 
 
 @cache
-def profile(seed: int = 1, rows: int = 4000) -> Profile:
+def profile(seed: int = 1, rows: int = 4000, shift: float = 0.0) -> Profile:
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, FEATURES)).astype(np.float32)
+    x = rng.normal(shift, size=(rows, FEATURES)).astype(np.float32)
     p = 1 / (1 + np.exp(-x.sum(1)))
     values = {f"x{k}": x[:, k] for k in range(FEATURES)}
     kinds: dict[str, reference.Kind] = {name: "numeric" for name in values}
@@ -49,11 +49,11 @@ def manifest(version: str = "1", *, monitored: bool = True, model: str = "m") ->
 
 
 class Registry:
-    """`manifest_of` and `read` over some manifests, all with the same profile."""
+    """`manifest_of` and `read` over some manifests; `profiles` are those that do not have `profile()`."""
 
-    def __init__(self, *manifests: Manifest) -> None:
+    def __init__(self, *manifests: Manifest, profiles: Sequence[Profile] = ()) -> None:
         self._manifests = {(m.model, m.version): m for m in manifests}
-        self._profile = profile().encode()
+        self.profiles = {one.digest: one.encode() for one in profiles}
 
     def manifest(self, model: str, version: str) -> Manifest:
         if (model, version) not in self._manifests:
@@ -61,7 +61,7 @@ class Registry:
         return self._manifests[model, version]
 
     def read(self, found: Manifest, name: str) -> bytes:
-        return self._profile
+        return self.profiles.get(found.files.get(name, ""), profile().encode())
 
 
 def record(

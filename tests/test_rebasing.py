@@ -1,0 +1,155 @@
+"""Rows become the reference of a version that is served, by the code that publishes; what is wrong is one sentence."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from monitors.capture.tap import Tap
+from monitors.reference import Profile, decode
+from serving import config
+from serving.config import Capture, Config
+from serving.declaration import Declaration
+from serving.errors import BadRequest, GaugewayError, NotFound, PublishRefused
+from serving.manifest import Manifest
+from serving.packed import Cut, Excerpt
+from serving.protocol import Array
+from serving.publishing import publish
+from serving.rebasing import rebase, rebase_on_captured
+from serving.record import Column, Record, encode
+from serving.repository import Repository
+from serving.ring import RingWriter
+from tests import models
+
+ROWS, NOW = 1500, 1_764_000_000.0
+SAID = {"task": "classification", "prediction": "probabilities:1", "features": ["a", "b:categorical"]}
+
+
+def columns(shift: float = 0.0) -> dict[str, Array]:
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(shift, size=ROWS).astype(np.float32), rng.integers(0, 3, ROWS).astype(np.float32)
+    late = rng.random(ROWS) < 1 / (1 + np.exp(b - a))
+    return {"a": a, "b": b, "late": late, "at": NOW + np.arange(ROWS) * 600.0}
+
+
+def write(path: Path, table: dict[str, Array]) -> Path:
+    parquet.write_table(pa.table(table), path)
+    return path
+
+
+@pytest.fixture
+def settled(tmp_path: Path) -> Config:
+    """A registry with version 1, which has a reference of May."""
+    found = config.parse({"data_dir": str(tmp_path), "monitors": {"block_s": 86400}})
+    (tmp_path / "model.onnx").write_bytes(models.classifier())
+    may = write(tmp_path / "may.parquet", columns())
+    declared = Declaration(**SAID, reference=may, label="late", time="at")  # type: ignore[arg-type]
+    publish(Repository.of(found), "late", tmp_path / "model.onnx", declared)
+    return found
+
+
+def version(settled: Config, number: str = "1") -> Manifest:
+    return Repository.of(settled).manifest("late", number)
+
+
+def reference(settled: Config, of: Manifest) -> Profile:
+    repository = Repository.of(settled)
+    return decode(repository.read(repository.under_reference(of), "reference.json"))
+
+
+def test_the_rows_of_a_file_are_the_reference_that_publish_would_make_but_for_harm(settled: Config) -> None:
+    folder, published = settled.data, reference(settled, version(settled))
+    june = write(folder / "june.parquet", columns(2.0))
+    done = rebase(settled, "late", "1", "the summer stays", june, "at")
+    assert (done["effect"], done["rows"]) == ("stored; the monitors follow when they run", "1500 rows of june.parquet")
+    found = reference(settled, version(settled))
+    assert found.digest == done["reference"] != published.digest
+    declared = Declaration(**SAID, reference=june, label="late", time="at")  # type: ignore[arg-type]
+    other = publish(Repository.of(settled), "late", folder / "model.onnx", declared).manifest
+    assert found.features == reference(settled, other).features != published.features
+    assert found.risk == published.risk is not None
+    assert not any("risk" in note for note in found.notes)
+    assert version(settled).files["reference.json"] == published.digest  # which is kept
+
+
+def test_a_version_without_a_reference_gets_one(settled: Config) -> None:
+    of = publish(Repository.of(settled), "late", settled.data / "model.onnx", Declaration(**SAID)).manifest  # type: ignore[arg-type]
+    assert "reference.json" not in of.files
+    rebase(settled, "late", of.version, "there was no training set", settled.data / "may.parquet")
+    found = reference(settled, of)
+    assert found.features.keys() == {"a", "b", "_prediction"} and found.risk is None
+    assert "risk is not judged: the reference has no labels" in found.notes
+
+
+def test_rows_of_another_schema_are_refused_and_change_nothing(settled: Config) -> None:
+    def refused(table: dict[str, Array], time: str | None = None) -> str:
+        with pytest.raises(PublishRefused) as caught:
+            rebase(settled, "late", "1", "because", write(settled.data / "x.parquet", table), time)
+        return str(caught.value)
+
+    may = columns()
+    assert "x.parquet has no column 'b'; it has 'a', 'at'" in refused({"a": may["a"], "at": may["at"]})
+    words = np.array(["low"] * ROWS)
+    assert "column 'a' holds string, numbers are needed" in refused({**may, "a": words})
+    assert "has no column 'when'" in refused(may, "when")
+    assert Repository.of(settled).under_reference(version(settled)) == version(settled)
+
+
+@pytest.mark.parametrize(
+    ("number", "why", "error", "sentence"),
+    [
+        ("7", "x", NotFound, "model 'late' has no version '7'; it has '1', '2'"),
+        ("1", " ", BadRequest, "--reason must say why"),
+        ("2", "x", BadRequest, "version '2' of 'late' declares no features"),
+    ],
+)
+def test_what_cannot_be_rebased_is_said(
+    settled: Config, number: str, why: str, error: type[GaugewayError], sentence: str
+) -> None:
+    publish(Repository.of(settled), "late", settled.data / "model.onnx", Declaration(version="2"))
+    with pytest.raises(error, match=sentence):
+        rebase(settled, "late", number, why, settled.data / "may.parquet")
+
+
+def captured(settled: Config) -> dict[str, Array]:
+    """What the capture log then has: all rows, of requests of one row each."""
+    table, n = columns(2.0), ROWS
+    x = np.stack([table["a"], table["b"]], 1)
+    cuts = (Cut("a", 0, 0, "FP32", 0), Cut("b", 0, 1, "FP32", 0))
+    times: list[float] = table["at"].tolist()
+    one = Record(
+        model="late", version="1", digest="d", role="primary", ids=[f"r{k}" for k in range(n)], first_rows=[0] * n,
+        counts=[1] * n, reasons=["weights"] * n, propensities=[1.0] * n, keys=[0] * n, event_times=times,
+        arrival_times=times, statuses=[200] * n, queue_s=[0.0] * n, infer_s=0.0, inputs={"x": Column.of("FP32", x)},
+        outputs={}, excerpt=Excerpt(cuts, 1.0),
+    )  # fmt: skip
+    ring = RingWriter(settled.run_dir / "rings" / "worker-0.ring", 2**20)
+    assert ring.append(encode(one), n)
+    subject = Tap(settled.run_dir / "rings", settled.captures)
+    subject.log.settings = {"late": Capture(enabled=True, retention_days=36500)}
+    subject.poll(NOW)
+    subject.close()
+    return table
+
+
+def test_captured_rows_are_the_reference_that_a_file_of_them_would_be(settled: Config) -> None:
+    table = captured(settled)
+    done = rebase_on_captured(settled, "late", "1", "a quiet week", -math.inf, math.inf)
+    assert done["rows"] == "1500 rows of the capture log"
+    found = reference(settled, version(settled))
+    rebase(settled, "late", "1", "the same", write(settled.data / "log.parquet", table), "at")
+    assert reference(settled, version(settled)) == found
+    half = rebase_on_captured(settled, "late", "1", "half", NOW + 700 * 600.0, math.inf)
+    assert half["rows"] == "800 rows of the capture log"
+    with pytest.raises(NotFound, match="nothing is captured of model 'late' in that selection"):
+        rebase_on_captured(settled, "late", "1", "too late", NOW + 10**9, math.inf)
+
+
+def test_redacted_rows_are_no_reference(settled: Config) -> None:
+    capture = Capture(enabled=True, features=("a", "b"), redact={"a": "truncate:1"})
+    Repository.of(settled).set_model("late", config.Model(weights={"1": 1.0}, capture=capture), by="me", why="privacy")
+    with pytest.raises(BadRequest, match="feature 'a' of 'late' is captured under the rule 'truncate:1'"):
+        rebase_on_captured(settled, "late", "1", "because", -math.inf, math.inf)
