@@ -44,6 +44,10 @@ class SelfTest(msgspec.Struct, frozen=True):
     found: int
     missed: int
 
+    @property
+    def failed(self) -> bool:
+        return "failed" in (self.halves, self.shift)
+
 
 class SavedSelfTest(msgspec.Struct, array_like=True):
     q_halves: list[list[float]] = []

@@ -16,8 +16,10 @@ from serving.errors import PublishRefused
 from serving.manifest import Feature
 from serving.protocol import DATATYPES, Array, Signature, TensorSpec
 from serving.sources import Source, inside, open_source
+from serving.splitmix import GOLDEN, mixed
 
 PART_ROWS = 2**20  # as many are in memory at once; up to it a sample is all rows
+EXACT = 2.0**53  # whole numbers up to it are told apart by FP64
 
 T = TypeVar("T")
 
@@ -48,9 +50,12 @@ class Rows:
         """All that are there, in their order."""
         return self._source.columns
 
-    def sample(self, rows: int = PART_ROWS) -> Sample:
-        """At most `rows` rows, drawn at random, always the same ones however the file is cut into batches."""
-        lot = Lot(rows)
+    def sample(self, rows: int = PART_ROWS, among: NDArray[np.int64] | None = None) -> Sample:
+        """At most `rows` rows, drawn at random, always the same ones however the file is cut into batches.
+
+        `among` are the numbers of rows that may be drawn, in increasing order; None: all.
+        """
+        lot = Lot(rows, among)
         for batch in self._batches():
             lot.add(batch)
         if not lot.seen:
@@ -133,6 +138,22 @@ class Part:
         single = pa.types.is_float16(kind) or pa.types.is_float32(kind)
         return self._numbers(name).astype(np.float32 if single else np.float64, copy=False)
 
+    def predictions(self, name: str) -> Array:
+        """As `values`, of numbers alone."""
+        found = self.values(name)
+        return found if found.dtype != object else self._numbers(name)
+
+    def clusters(self, name: str) -> Array:
+        """What tells clusters apart, shape (n,): as `values`, but whole numbers keep all their digits."""
+        whole = pa.types.is_integer(self._table[name].type)
+        found = self._exact(name) if whole else self.values(name)
+        if whole and found.dtype.kind == "f" and (np.abs(found) > EXACT).any():
+            raise PublishRefused(
+                f"{self._path}: column {name!r} names clusters by numbers beyond 2^53, of which some are missing:"
+                " write them as text"
+            )
+        return found
+
     def labels(self, name: str) -> Array:
         """Shape (n,), FP64; NaN where the label is not known."""
         return self._numbers(name)
@@ -203,20 +224,22 @@ class Part:
 class Lot:
     """The rows whose numbers have the lowest hashes: a uniform sample, whatever comes with which batch."""
 
-    def __init__(self, size: int) -> None:
-        self._size, self.seen = size, 0
+    def __init__(self, size: int, among: NDArray[np.int64] | None = None) -> None:
+        self._size, self._among, self.seen = size, among, 0
         self._held: list[Any] = []
         self._chosen: list[NDArray[np.int64]] = []
         self._rows = 0
         self._bound = np.uint64(2**64 - 1)  # hashes at it or above are not among the lowest
 
     def add(self, batch: Any) -> None:
-        number = np.arange(self.seen, self.seen + batch.num_rows)
-        kept = np.flatnonzero(_hash(number) < self._bound)
-        self.seen += batch.num_rows
-        self._held.append(batch if len(kept) == batch.num_rows else batch.take(pa.array(kept)))
-        self._chosen.append(number[kept])
-        self._rows += len(kept)
+        first, self.seen = self.seen, self.seen + batch.num_rows
+        number = np.arange(first, self.seen)
+        if self._among is not None:
+            number = self._among[slice(*np.searchsorted(self._among, (first, self.seen)))]
+        number = number[_hash(number) < self._bound]
+        self._held.append(batch if len(number) == batch.num_rows else batch.take(pa.array(number - first)))
+        self._chosen.append(number)
+        self._rows += len(number)
         if self._rows > 2 * self._size:
             self._cut()
 
@@ -240,11 +263,7 @@ class Lot:
 
 
 def _hash(number: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A bijection of 64 bits without pattern: SplitMix64 (Steele, Lea & Flood 2014)."""
-    z = number.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+    return mixed(number.astype(np.uint64) + GOLDEN)
 
 
 def _utf8(value: Any) -> bytes:

@@ -1,6 +1,8 @@
 """Files in, verdicts out; what is wrong with a file is said in one sentence."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ from pyarrow import csv
 from typer.testing import CliRunner
 
 from monitors.backtest.document import Block
+from monitors.backtest.page import page
 from monitors.reference import Kind
 from serving import cli
 from serving.backtesting import Columns, backtest
@@ -86,8 +89,29 @@ def test_one_row_of_a_cluster_counts(folder: Path, tmp_path: Path) -> None:
                     Columns(timestamp="at", features=features), SETTINGS)  # fmt: skip
     apart = backtest(folder / "reference.parquet", tmp_path / "users.parquet",
                      Columns(timestamp="at", cluster="user", features=features), SETTINGS)  # fmt: skip
-    assert rows.alarms and not apart.alarms
+    assert {"temp", "_all"} <= {alarm.subject for alarm in rows.alarms}
+    assert [alarm.subject for alarm in apart.alarms] == ["_quality"]  # whole rows repeat, whoever sends them
     assert apart.settings["unit"] == "cluster:user"
+
+
+def crowd(seed: int) -> pa.Table:
+    """A hundred users a day; whoever has a value above the median has ten rows, others have one."""
+    value = np.random.default_rng(seed).normal(size=2_000)
+    user = np.repeat(np.arange(2_000), np.where(value > 0, 10, 1))
+    at = pa.array(user // 100 * int(DAY_S)).cast(pa.timestamp("s"))
+    return pa.table({"temp": value[user], "user": user, "at": at})
+
+
+def test_of_the_reference_too_one_row_of_a_cluster_counts(tmp_path: Path) -> None:
+    for name, rows in (("all", crowd(5)), ("bare", crowd(5).drop_columns(["user"])), ("data", crowd(6))):
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+    columns = Columns(timestamp="at", cluster="user", features={"temp": "numeric"})
+    as_live, unlike = (
+        backtest(tmp_path / f"{name}.parquet", tmp_path / "data.parquet", columns, SETTINGS) for name in ("all", "bare")
+    )
+    assert not as_live.alarms and unlike.alarms
+    assert f"one row of each user and block is counted: 2000 of {crowd(5).num_rows} rows" in as_live.notes
+    assert any(note.startswith("of the reference's rows all are counted") for note in unlike.notes)
 
 
 def test_a_cluster_may_be_a_feature_too(folder: Path) -> None:
@@ -128,11 +152,22 @@ WRONG = [
     ({"at": pa.array([None, *DATA["at"].to_pylist()[1:]])}, COLUMNS, "column 'at' holds times, but 1 are missing"),
     ({"landed": pa.array([-1.0] * N)}, COLUMNS, "labels came before their prediction, the first in row 1:"),
     ({"landed": pa.array([None] * N)}, COLUMNS, "4750 labels have no label time"),
-    ({"late": pa.array([2.0] * N)}, COLUMNS, "a classification has labels of 0 and 1, got 2 in 5000 rows"),
+    ({"late": pa.array([2.0] * N)}, COLUMNS, "a classification has labels of 0 and 1, got 2 in 5000 rows; is it"),
     ({"p": pa.array([1.5] * N)}, COLUMNS, "a classification has predictions in 0..1, got 1.5 in 5000 rows"),
     ({}, Columns(label="late", features={"temp": None}), "--label needs --prediction"),
     ({}, Columns(prediction="p", label="late", label_time="landed"), "--label-time needs --label, and --timestamp"),
     ({}, Columns(timestamp="at", features={"at": None}), "column 'at' is named twice"),
+    ({}, Columns(timestamp="at", features={"_x": None}), "must not be empty or begin with an underscore, got '_x'"),
+    ({}, Columns(timestamp="at", features={"temp": None}, segments=("carrier",)), "--segment takes a feature, got"),
+    ({"late": DATA["carrier"]}, COLUMNS, "column 'late' holds string, numbers are needed"),
+    ({"p": DATA["carrier"]}, COLUMNS, "column 'p' holds string, numbers are needed"),
+    ({"at": DATA["carrier"]}, COLUMNS, "column 'at' holds string, numbers are needed"),
+    ({"landed": DATA["carrier"]}, COLUMNS, "column 'landed' holds string, numbers are needed"),
+    ({"at": pa.array(np.full(N, np.nan))}, COLUMNS, "column 'at' holds times, but 5000 are missing"),
+    ({"at": pa.array(np.full(N, 1.36e12))}, COLUMNS, r"times from 1.36e\+12 to 1.36e\+12, expected .* milliseconds\?"),
+    ({"temp": pa.array([[1.0]] * N)}, COLUMNS, "column 'temp' holds list<.*>, numbers are needed"),
+    ({"user": pa.array([None, 2**60] * (N // 2))}, Columns(cluster="user", features={"temp": None}),
+     "column 'user' names clusters by numbers beyond"),
 ]  # fmt: skip
 
 
@@ -143,6 +178,124 @@ def test_what_is_wrong_is_said(
     pq.write_table(changed(change), tmp_path / "data.parquet")
     with pytest.raises((BadRequest, PublishRefused), match=said):
         backtest(folder / "reference.parquet", tmp_path / "data.parquet", columns, SETTINGS)
+
+
+DAY = pa.array(np.zeros(N, np.int64)).cast(pa.timestamp("s"))
+RIGHT = {
+    "all missing": ({"temp": pa.array([None] * N, pa.float64())}, COLUMNS),
+    "all missing, of no type": ({"carrier": pa.nulls(N), "temp": pa.nulls(N)}, COLUMNS),
+    "infinite": ({"temp": pa.array(np.where(np.arange(N) % 3, np.inf, -np.inf))}, COLUMNS),
+    "infinite predictions and labels": (
+        {"p": pa.array(np.full(N, np.inf)), "late": pa.array(np.full(N, -np.inf))},
+        COLUMNS,
+    ),
+    "no prediction is known": ({"p": pa.nulls(N)}, COLUMNS),
+    "no label ever came": ({"late": pa.nulls(N), "landed": pa.nulls(N)}, COLUMNS),
+    "one value": ({"temp": pa.array(np.full(N, 7.0)), "carrier": pa.array(["AA"] * N)}, COLUMNS),
+    "huge whole numbers": ({"temp": pa.array(np.full(N, 2**64 - 1, np.uint64))}, COLUMNS),
+    "times with a zone": ({"at": DATA["at"].cast(pa.timestamp("us", "Europe/Berlin"))}, COLUMNS),
+    "all at one time": ({"at": DAY, "landed": DAY}, COLUMNS),
+    "labels that never come": ({"landed": pa.array(np.full(N, np.inf))}, COLUMNS),
+    "an index of pandas": ({"__index_level_0__": pa.array(np.arange(N))}, COLUMNS),
+    "clusters": ({"user": pa.array(np.arange(N) // 2 + 2**60)}, replace(COLUMNS, cluster="user")),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_odd_rows_are_judged_all_the_same(folder: Path, tmp_path: Path, case: str) -> None:
+    change, columns = RIGHT[case]
+    pq.write_table(changed(change), tmp_path / "data.parquet")
+    found = backtest(folder / "reference.parquet", tmp_path / "data.parquet", columns, SETTINGS)
+    assert sum(block.rows for block in found.blocks) == N and found.blocks[0].judged
+    json.loads(found.encode())
+    assert not re.search(r"\b(nan|inf|None)\b", page(found))
+
+
+def test_clusters_named_by_numbers_beyond_2_to_the_53_are_not_taken_for_one(folder: Path, tmp_path: Path) -> None:
+    """As floats, 2500 users would be 10."""
+    pq.write_table(changed({"user": pa.array(np.arange(N) // 2 + 2**60)}), tmp_path / "data.parquet")
+    columns = Columns(cluster="user", features={"temp": "numeric"})
+    found = backtest(folder / "reference.parquet", tmp_path / "data.parquet", columns, SETTINGS, block_rows=1000)
+    lower, upper = found.blocks[0].features["temp"].intervals["ks"]
+    assert upper - lower < 0.2  # of 500 users; of 2 it is all there is
+
+
+def test_hours_are_hours_across_a_change_of_the_clock(folder: Path, tmp_path: Path) -> None:
+    """Clocks in Berlin went from 3 back to 2 on 27 October 2013: that hour is there twice, and is two blocks."""
+    at = 1382745600.0 + np.sort(np.random.default_rng(5).integers(0, 48 * 3600, N))
+    local = pa.array(at.astype(np.int64)).cast(pa.timestamp("s", "Europe/Berlin"))
+    pq.write_table(changed({"at": local}), tmp_path / "data.parquet")
+    columns, settings = Columns(timestamp="at", features={"temp": None}), Monitors(block_s=3600.0, block_rows=10)
+    found = backtest(folder / "reference.parquet", tmp_path / "data.parquet", columns, settings)
+    assert [(block.start, block.end) for block in found.blocks[:2]] == [
+        ("2013-10-26T00:00:00Z", "2013-10-26T01:00:00Z"), ("2013-10-26T01:00:00Z", "2013-10-26T02:00:00Z")]  # fmt: skip
+    assert len(found.blocks) == 48 and sum(block.rows for block in found.blocks) == N
+    assert [block.rows for block in found.blocks] == np.bincount((at // 3600 - at[0] // 3600).astype(int)).tolist()
+
+
+def test_a_hundred_columns_of_long_names(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    names = [f"a column with a long name, number {k} & <b>" for k in range(100)]
+    for name in ("reference", "data"):
+        pq.write_table(
+            pa.table(dict(zip(names, rng.normal(size=(100, 1000)), strict=True))), tmp_path / f"{name}.parquet"
+        )
+    found = backtest(tmp_path / "reference.parquet", tmp_path / "data.parquet", Columns(), SETTINGS, block_rows=500)
+    assert len(found.blocks) == 2 and found.blocks[1].features.keys() == set(names)
+    assert "60 more features are not shown" in page(found) and "&amp; &lt;b&gt;" in page(found)
+
+
+def test_parts_of_a_folder_fit_or_are_named(folder: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    pq.write_table(DATA.slice(0, 3000), parts / "1.parquet")
+    pq.write_table(changed({"temp": pa.array(np.arange(2000))}, DATA.slice(3000)), parts / "2.parquet")
+    found = backtest(folder / "reference.parquet", parts, COLUMNS, SETTINGS)
+    assert sum(block.rows for block in found.blocks) == N
+    pq.write_table(DATA.drop_columns(["temp"]), parts / "3.parquet")
+    with pytest.raises(PublishRefused, match=r"3\.parquet has no column 'temp', .*1\.parquet has"):
+        backtest(folder / "reference.parquet", parts, COLUMNS, SETTINGS)
+
+
+def test_two_columns_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table([DATA["temp"], DATA["temp"]], names=["temp", "temp"]), tmp_path / "data.parquet")
+    with pytest.raises(PublishRefused, match="has several columns 'temp'"):
+        backtest(folder / "reference.parquet", tmp_path / "data.parquet", Columns(features={"temp": None}), SETTINGS)
+
+
+@pytest.mark.parametrize("rows", [1, 150])
+def test_too_few_rows_for_a_block_are_refused(folder: Path, tmp_path: Path, rows: int) -> None:
+    pq.write_table(DATA.slice(0, rows), tmp_path / "data.parquet")
+    with pytest.raises(BadRequest, match=rf"data.parquet has {rows} rows, too few for a block: 200 are needed"):
+        backtest(folder / "reference.parquet", tmp_path / "data.parquet", COLUMNS, SETTINGS)
+
+
+def test_a_reference_is_held_to_the_task_as_well(folder: Path, tmp_path: Path) -> None:
+    pq.write_table(changed({"p": pa.array(np.full(N, 37.5))}, REFERENCE), tmp_path / "reference.parquet")
+    with pytest.raises(BadRequest, match=r"reference\.parquet: a classification has predictions in 0\.\.1, got 37\.5"):
+        backtest(tmp_path / "reference.parquet", folder / "data.parquet", COLUMNS, SETTINGS)
+    found = backtest(tmp_path / "reference.parquet", folder / "data.parquet", COLUMNS, SETTINGS, task="regression")
+    assert found.risk is not None and found.risk.task == "regression"
+
+
+def test_without_labels_the_notes_speak_of_the_option(folder: Path) -> None:
+    found = backtest(
+        folder / "reference.parquet",
+        folder / "data.parquet",
+        Columns(prediction="p", features={"temp": None}),
+        SETTINGS,
+    )
+    assert [note for note in found.notes if "risk" in note] == ["risk is not judged: --label names no column"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"", "Empty CSV file"), (b"temp,at\n", "has no rows"), (b"\xff\xfe\0", "cannot read")]
+)
+def test_files_that_are_none_end_in_a_sentence(folder: Path, tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "data.csv").write_bytes(data)
+    files = ["--reference", str(folder / "reference.parquet"), "--data", str(tmp_path / "data.csv")]
+    result = CliRunner().invoke(cli.app, ["backtest", *files, "--feature", "temp"])
+    assert isinstance(result.exception, (BadRequest, PublishRefused)) and said in str(result.exception)
 
 
 @pytest.mark.parametrize("which", ["reference", "data"])

@@ -9,20 +9,21 @@ import msgspec
 
 from monitors.alarm import Severity, State
 from monitors.scorecard import Scorecard
+from monitors.selftest import SelfTest
 
 Mark = str | int
 Kind = Literal["risk", "drift", "prediction", "feature", "quality", "calibration", "coverage"]
 
 
 def shown(mark: Mark) -> str:
-    """A mark as people read it: midnight is a date.
+    """A mark as people read it: midnight is a date, and seconds are left out where there are none.
 
-    >>> shown("2013-06-01T00:00:00Z"), shown("2013-06-01T06:30:00Z"), shown(12000)
-    ('2013-06-01', '2013-06-01 06:30', 'row 12,000')
+    >>> shown("2013-06-01T00:00:00Z"), shown("2013-06-01T06:30:00Z"), shown("2013-06-01T06:30:09Z"), shown(12000)
+    ('2013-06-01', '2013-06-01 06:30', '2013-06-01 06:30:09', 'row 12,000')
     """
     if isinstance(mark, int):
         return f"row {mark:,}"
-    return mark[:10] if mark.endswith("T00:00:00Z") else mark[:16].replace("T", " ")
+    return mark.removesuffix("Z").removesuffix("T00:00:00").removesuffix(":00").replace("T", " ")
 
 
 class File(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class Feature(Evidence, frozen=True, kw_only=True):
     """A feature, or the prediction."""
 
-    effects: dict[str, float | None]  # of the block's rows; `monitors.drift.EFFECTS`
+    effects: dict[str, float | None]  # of the block's counted rows; `monitors.drift.EFFECTS`
     intervals: dict[str, tuple[float, float]]
 
 
@@ -70,8 +71,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, Feature] = {}
     prediction: Feature | None = None
     risk: Risk | None = None
-    others: dict[str, Evidence] = {}  # `_all`, the mean of the features' detectors, and what is no drift
-    quality: dict[str, dict[str, float]] = {}  # by feature: shares of the block's rows that are missing, …
+    others: dict[str, Evidence] = {}  # `_all`, `_joint`, and what is no drift, once they were judged
+    quality: dict[str, dict[str, float]] = {}  # by feature: shares of the counted rows that are missing, …
 
 
 class Shift(msgspec.Struct, frozen=True):
@@ -126,6 +127,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     risk: Allowed | None
     metrics: Scorecard  # of all labels, in time or not
+    selftest: SelfTest  # the monitor's test of itself
     reference_quality: dict[str, dict[str, float]]  # as in a block
     blocks: tuple[Block, ...]
     alarms: tuple[Alarm, ...]

@@ -12,9 +12,10 @@ from monitors.backtest.replay import Replay, Verdicts
 from monitors.budget import ALL, COVERAGE, QUALITY, RISK
 from monitors.checkup import CALIBRATION
 from monitors.drift.joint import JOINT
-from monitors.explain.explaining import explain_past, explain_version
+from monitors.explain.explaining import explain, explain_version
 from monitors.explain.explanation import Explanation
-from monitors.reference import PREDICTION, Profile
+from monitors.explain.rise import explain_rise
+from monitors.reference import PREDICTION
 
 SHOWN = 3  # features beside an alarm that is of none
 _KINDS: dict[str, Kind] = {
@@ -32,6 +33,12 @@ class Verdict(Protocol):
 
     @property
     def alarm(self) -> bool: ...
+
+    @property
+    def since(self) -> float | None: ...
+
+    @property
+    def blocks(self) -> int: ...
 
     @property
     def severity(self) -> Severity: ...
@@ -55,36 +62,38 @@ class Log:
     on: dict[str, int] = field(default_factory=dict)  # subject -> place in `alarms`
 
     def look(self, replay: Replay, said: Verdicts, end: Mark) -> None:
+        """After a block that ended at `end`."""
         for subject, verdict in by_subject(said).items():
             if verdict.alarm and subject not in self.on:
                 self.on[subject] = len(self.alarms)
-                self.alarms.append(_alarm(replay, said, subject, verdict.severity, end, self.timed))
+                self.alarms.append(_alarm(replay, said, subject, verdict, self.timed))
             elif not verdict.alarm and subject in self.on:
                 place = self.on.pop(subject)
                 self.alarms[place] = msgspec.structs.replace(self.alarms[place], until=end)
 
 
-def _alarm(replay: Replay, said: Verdicts, subject: str, severity: Severity, end: Mark, timed: bool) -> Alarm:
+def _alarm(replay: Replay, said: Verdicts, subject: str, verdict: Verdict, timed: bool) -> Alarm:
+    assert verdict.since is not None  # it is on
     laws, past = replay.profile.features, replay.monitor.past()
     of_one = subject in laws
-    found = [explain_past(subject, laws[subject], past[subject])] if of_one else explain_version(laws, past)
+    found = [explain(subject, laws[subject], past[subject])] if of_one else explain_version(laws, past)
     shifts = tuple(_shift(one, timed) for one in found[:SHOWN])
-    of_all = f"{_of_all(replay.profile, said, subject, timed)} {words.at_once(found)}"
+    of_all = f"{_of_all(replay, said, subject, timed)} {words.at_once(found)}"
     return Alarm(
-        time=end,
+        time=replay.ruler.ended(verdict.since),
         until=None,
         kind=_KINDS.get(subject, "feature"),
-        severity=severity,
+        severity=verdict.severity,
         subject=subject,
         explanation=shifts[0].explanation if of_one else of_all,
         shifts=shifts,
     )
 
 
-def _of_all(profile: Profile, said: Verdicts, subject: str, timed: bool) -> str:
-    risk, checks = profile.risk, said.checks
+def _of_all(replay: Replay, said: Verdicts, subject: str, timed: bool) -> str:
+    risk, checks = replay.profile.risk, said.checks
     if subject == RISK and risk is not None:
-        return words.harm(said.risk, risk.task, timed=timed)
+        return f"{words.harm(said.risk, risk, timed=timed)}{_carried(replay)}"
     if subject == QUALITY:
         return words.quality(checks.quality)
     if subject == CALIBRATION:
@@ -92,6 +101,13 @@ def _of_all(profile: Profile, said: Verdicts, subject: str, timed: bool) -> str:
     if subject == COVERAGE:
         return words.coverage(checks.coverage)
     return words.JOINT if subject == JOINT else words.WHOLE
+
+
+def _carried(replay: Replay) -> str:
+    """Which cells carry the rise of the loss."""
+    profile, past = replay.profile, replay.monitor.harm()
+    rise = explain_rise(profile.losses, profile.features, past) if profile.losses and past else None
+    return f" {rise.text}" if rise else ""
 
 
 def _shift(found: Explanation, timed: bool) -> Shift:

@@ -9,7 +9,8 @@ from monitors.backtest.document import Alarm, Document, File, shown
 from monitors.backtest.harm import harm
 from monitors.backtest.markup import Markup, el
 from monitors.backtest.shares import pairs
-from monitors.backtest.states import legend, state_map, state_table
+from monitors.backtest.states import MOST, left_out, legend, state_map, state_table, states
+from monitors.backtest.words import self_test
 from monitors.budget import ALL, COVERAGE, QUALITY, RISK
 from monitors.checkup import CALIBRATION
 from monitors.drift.joint import JOINT
@@ -94,14 +95,13 @@ def _alarm(alarm: Alarm) -> Markup:
     title = el("h3", el("span", _BADGES[alarm.severity], class_=f"badge {alarm.severity}"),
                _SUBJECTS.get(alarm.subject, alarm.subject),
                el("span", f"{alarm.raised}, {alarm.cleared}", class_="when"))  # fmt: skip
-    parts = [title, el("p", alarm.explanation)]
+    first, point, rest = alarm.explanation.partition(". ")
+    parts = [title, el("p", el("b", first, point), rest)]
     if alarm.shifts:
         key = "Shares of the rows: the upper bar is the reference, the lower bar what it was then."
         of_one = alarm.shifts[0].explanation == alarm.explanation  # and said already
         figures = el("div", *(pairs(shift, said=not of_one) for shift in alarm.shifts), class_="all-bars")
-        is_open = "open" if alarm.severity == "page" else None
-        parts.append(el("details", el("summary", "What the rows looked like"), el("p", key, class_="soft"), figures,
-                        open=is_open))  # fmt: skip
+        parts.append(el("details", el("summary", "What the rows looked like"), el("p", key, class_="soft"), figures))
     return el("article", *parts, class_=f"alarm {alarm.severity}")
 
 
@@ -129,10 +129,13 @@ def _states(document: Document) -> Iterator[Markup]:
                   " block's rows are from the reference (population stability index, PSI); an orange stripe says that"
                   " an alarm was on. Blue alone is no alarm: where blocks of the reference differ as much, it is to be"
                   " expected.")  # fmt: skip
+    rows, rest = states(document)
     yield legend()
-    yield el("div", state_map(document), class_="scroll")
+    yield el("div", state_map(document, rows), class_="scroll")
+    if rest:
+        yield el("p", left_out(rest), class_="soft")
     yield el("details", el("summary", "The same as a table: largest PSI of a block, and alarms"),
-             el("div", state_table(document), class_="scroll"))  # fmt: skip
+             el("div", state_table(document, rows | rest), class_="scroll"))  # fmt: skip
 
 
 def _explains(document: Document) -> Iterator[Markup]:
@@ -176,14 +179,19 @@ def _quality(document: Document) -> Iterator[Markup]:
         el("th", text)
         for text in ("feature", "share", "reference", "all blocks", "worst block", "which was", "blocks with any")
     ]
-    rows = [el("tr", *(el("td", text) for text in row)) for row in _worst(document)]
+    found = sorted(_worst(document), key=lambda pair: -pair[0])
+    rows = [el("tr", *(el("td", text) for text in row)) for _, row in found[:MOST]]
     if not rows:
         yield el("p", "Every row of every feature has a value that the reference knows.", class_="soft")
         return
     yield el("div", el("table", el("tr", *head), *rows), class_="scroll")
+    if len(found) > MOST:
+        more = f"{len(found) - MOST:,} more are not shown, whose worst block is nearer to the reference."
+        yield el("p", more, class_="soft")
 
 
-def _worst(document: Document) -> Iterator[tuple[str, ...]]:
+def _worst(document: Document) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """By how much the worst block exceeds the reference, and what is said of it."""
     blocks = [block for block in document.blocks if block.judged]
     for feature, kinds in blocks[0].quality.items():
         for kind in kinds:
@@ -192,16 +200,19 @@ def _worst(document: Document) -> Iterator[tuple[str, ...]]:
             if shares[worst]:
                 mean = sum(share * block.rows for share, block in zip(shares, blocks, strict=True))
                 mean /= sum(block.rows for block in blocks)
-                known = percent(document.reference_quality[feature][kind])
-                yield (_NAMES.get(feature, feature), kind, known, percent(mean), percent(shares[worst]),
-                       shown(blocks[worst].start), f"{sum(share > 0 for share in shares):,}")  # fmt: skip
+                known = document.reference_quality[feature][kind]
+                said = (_NAMES.get(feature, feature), kind, percent(known), percent(mean), percent(shares[worst]),
+                        shown(blocks[worst].start), f"{sum(share > 0 for share in shares):,}")  # fmt: skip
+                yield shares[worst] - known, said
 
 
 def _settings(document: Document) -> Iterator[Markup]:
     yield el("h2", "The promise")
     yield el("p", document.promise)
+    yield el("p", self_test(document.selftest),
+             class_="failed" if document.selftest.failed else "soft")  # fmt: skip
     if document.notes:
-        yield el("details", el("summary", f"{_many(len(document.notes), 'note')} on the reference"),
+        yield el("details", el("summary", _many(len(document.notes), "note")),
                  el("ul", *(el("li", note) for note in document.notes)))  # fmt: skip
     yield el("h2", "Settings")
     files = [("reference", document.reference), ("data", document.data)]

@@ -1,7 +1,7 @@
 """Rows of the past are counted by block, part after part: in any order, and forgotten once they are counted."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -9,17 +9,19 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from monitors import slot
 from monitors.backtest.metrics import Metrics
-from monitors.bottom_k import LARGEST, Hashes, hashes, lowest
+from monitors.bottom_k import hashes
+from monitors.cell_losses import follow
 from monitors.clusters import keys
+from monitors.counting import Rows, count, draw, gather
 from monitors.loss import losses
 from monitors.panel import Panel
-from monitors.reference import Part, Profile
+from monitors.reference import PREDICTION, Part, Profile
+from monitors.selftest import chosen
 from monitors.slot import LOSS_UNIT, Counts, LabelCounts
 from serving.config import Monitors
 from serving.errors import BadRequest
-from serving.manifest import Feature
+from serving.manifest import Feature, Task
 from serving.protocol import Array
 
 Floats = NDArray[np.float64]
@@ -54,14 +56,31 @@ class Ruler:
         return np.floor(np.asarray(time, np.float64) / self.slot_s).astype(np.int64)
 
     def slot(self, block: int) -> int:
-        """The first slot that is in the block."""
-        return math.ceil(block * self.block_s / self.slot_s)
+        """The first slot that is not before the block.
+
+        >>> Ruler(3.3, 3.3).slot(2), Ruler(3.3, 3.3).slot(3)  # 3 * 3.3 / 3.3 is less than 3
+        (2, 4)
+        """
+        slot = math.ceil(block * self.block_s / self.slot_s)
+        while self._block_of(slot) < block:
+            slot += 1
+        while self._block_of(slot - 1) >= block:
+            slot -= 1
+        return slot
 
     def mark(self, block: int) -> str | int:
         """Where the block begins: ISO 8601 in UTC, or the number of its first row."""
         if self.rows is not None:
             return block * self.rows
         return datetime.fromtimestamp(block * self.block_s, UTC).isoformat().replace("+00:00", "Z")
+
+    def ended(self, at_s: float) -> str | int:
+        """The mark at which a judged block ended, by the monitor's clock."""
+        return self.mark(round(at_s / self.block_s))
+
+    def _block_of(self, slot: int) -> int:
+        """As the monitor reckons, to the bit."""
+        return math.floor(slot * self.slot_s / self.block_s)
 
 
 @dataclass
@@ -80,8 +99,24 @@ class Sums:
         self.late += other.late
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """Of each row, shapes (n,). A row whose prediction is no number, which is NaN here, waits for no label."""
+
+    prediction: Floats
+    label: Floats  # NaN where none came in time
+    loss: Floats
+    late: NDArray[np.bool_]  # whether one came later
+    cells: NDArray[np.uint8]  # by which losses are told, shape (n, features)
+
+    def of(self, place: Place) -> "Outcomes":
+        return Outcomes(
+            self.prediction[place], self.label[place], self.loss[place], self.late[place], self.cells[place]
+        )  # fmt: skip
+
+
 class Past:
-    """All rows so far, by block.
+    """All rows so far, by block, counted by the code that counts live ones.
 
     >>> from monitors.reference import build
     >>> profile = build({"x": np.arange(1000.0)}, {"x": "numeric"})
@@ -91,11 +126,16 @@ class Past:
     {0: 1, 1: 2}
     """
 
-    def __init__(self, profile: Profile, ruler: Ruler, settings: Monitors, segments: Iterable[str] = ()) -> None:
+    def __init__(
+        self, profile: Profile, ruler: Ruler, settings: Monitors, segments: Iterable[str] = (), task: Task | None = None
+    ) -> None:
+        """`task` is that of a reference without labels, whose profile has no risk."""
         self._profile, self._ruler = profile, ruler
         self._horizon_s = max(settings.label_horizon_s, settings.lateness_s)  # as of the ledger
+        self._halved = chosen(profile)
         self._sums: dict[int, Sums] = {}
-        self.metrics = Metrics(profile, segments)
+        self.task = _task(profile, task)
+        self.metrics = Metrics(profile, self.task, segments)
         self.rows = 0
 
     @property
@@ -108,57 +148,57 @@ class Past:
 
         Raises BadRequest for a label before its prediction.
         """
-        n = part.rows
-        drawn = hashes(np.zeros(n), np.arange(self.rows, self.rows + n))
-        clustered = None if clusters is None else keys(clusters)
-        loss, late = self._losses(part, label_times)
-        predicted = np.zeros(n, bool) if part.prediction is None else part.prediction == part.prediction
+        n, columns = part.rows, part.columns
+        panel = Panel(self._profile.features, [Feature(name, name) for name in columns], self._halved)
+        time = np.zeros(n) if part.time is None else np.asarray(part.time, np.float64)
+        drawn, named = hashes(time, np.arange(self.rows, self.rows + n)), None if clusters is None else keys(clusters)
+        outcomes = self._outcomes(part, label_times)
         for block, place in _places(self._ruler.blocks(part.time, self.rows, n)):
-            columns = {name: column[place] for name, column in part.columns.items()}
-            counts = slot.count(self._profile, columns)
-            counts.add(self._drawn(columns, drawn[place], None if clustered is None else clustered[place]))
-            in_time = np.isfinite(loss[place])
-            labels = self._label_counts(part, place, loss[place], in_time)
-            labels.predictions = int(predicted[place].sum())
-            squares = _units(loss[place][in_time] ** 2)
-            self._sums.setdefault(block, Sums()).add(Sums(counts, labels, squares, int(late[place].sum())))
+            mine = drawn[place]
+            rows = Rows({name: column[place] for name, column in columns.items()}, np.full(len(mine), block), mine)
+            count(self._at, panel, rows)
+            if self._profile.sample is not None:
+                draw(self._at, panel, rows, self._profile.sample.features)
+            if named is not None:
+                gather(self._at, panel, rows, named[place])
+            self._follow(self._sums[block], outcomes.of(place))
         self.metrics.add(part)
         self.rows += n
 
-    def _drawn(self, columns: Mapping[str, Array], drawn: Hashes, clusters: Hashes | None) -> Counts:
-        """The block's samples: of rows for the classifier, and one row of each cluster."""
-        found, panel = Counts(), Panel(self._profile.features, [Feature(name, name) for name in columns])
-        if self._profile.sample is not None:
-            few = lowest(drawn, LARGEST)
-            cells = {name: column[few] for name, column in columns.items()}
-            found.sample = panel.draw(cells, drawn[few], self._profile.sample.features)
-        if clusters is not None:
-            found.clusters = panel.gather(columns, clusters, drawn)
-        return found
+    def _at(self, block: int) -> Counts:
+        return self._sums.setdefault(block, Sums()).counts
 
-    def _label_counts(self, part: Part, place: Place, loss: Floats, in_time: NDArray[np.bool_]) -> LabelCounts:
+    def _follow(self, sums: Sums, rows: Outcomes) -> None:
         """What the ledger adds up row by row: losses, and for probabilities the calibration table."""
-        found = LabelCounts(0, int(in_time.sum()), _units(loss[in_time]))
+        known = np.isfinite(rows.loss)
+        loss, p, y = rows.loss[known], rows.prediction[known], rows.label[known]
+        labels = LabelCounts(int(np.isfinite(rows.prediction).sum()), len(loss), _units(loss))
         risk = self._profile.risk
-        if not found.labelled or risk is None or risk.task != "classification" or part.labels is None:
-            return found
-        assert part.prediction is not None  # there is no loss without
-        p, y = part.prediction[place][in_time], part.labels[place][in_time]
-        lows = [bin.low for bin in risk.calibration]
-        in_bin = np.maximum(np.searchsorted(lows, p, side="right") - 1, 0)
-        found.bin_rows = np.bincount(in_bin, minlength=len(lows)).tolist()
-        found.bin_labels = [int(y[in_bin == k].sum()) for k in range(len(lows))]
-        found.bin_predictions = [_units(p[in_bin == k]) for k in range(len(lows))]
-        return found
+        if len(loss) and risk is not None and risk.task == "classification":
+            lows = [bin.low for bin in risk.calibration]
+            in_bin = np.maximum(np.searchsorted(lows, p, side="right") - 1, 0)
+            labels.bin_rows = np.bincount(in_bin, minlength=len(lows)).tolist()
+            labels.bin_labels = [int(y[in_bin == k].sum()) for k in range(len(lows))]
+            labels.bin_predictions = [_units(np.clip(p[in_bin == k], 0.0, 1.0)) for k in range(len(lows))]
+        if len(loss) and (told := self._profile.losses):
+            units = np.rint(loss / LOSS_UNIT).astype(np.int64)
+            labels.cells = follow(b"", told.sizes, rows.cells[known], np.ones(len(loss), np.int64), units)
+        sums.add(Sums(Counts(), labels, _units(loss**2), int(rows.late.sum())))
 
-    def _losses(self, part: Part, label_times: Array | None) -> tuple[Floats, NDArray[np.bool_]]:
-        """NaN where no label came in time, and whether one came later; shapes (n,)."""
-        risk = self._profile.risk
-        if risk is None or part.prediction is None or part.labels is None:
-            return np.full(part.rows, np.nan), np.zeros(part.rows, bool)
-        loss = losses(risk.task, risk.cap, part.prediction, part.labels)
-        late = self._late(part, label_times) & np.isfinite(loss)
-        return np.where(late, np.nan, loss), late
+    def _outcomes(self, part: Part, label_times: Array | None) -> Outcomes:
+        late, unknown = self._late(part, label_times), np.full(part.rows, np.nan)
+        if self.task is None or part.prediction is None:
+            return Outcomes(unknown, unknown, unknown, np.zeros(part.rows, bool), np.zeros((part.rows, 0), np.uint8))
+        prediction, label = _finite(part.prediction), unknown if part.labels is None else _finite(part.labels)
+        late &= np.isfinite(prediction) & np.isfinite(label)
+        label = np.where(late, np.nan, label)
+        cap = self._profile.risk.cap if self._profile.risk else 1.0
+        return Outcomes(prediction, label, losses(self.task, cap, prediction, label), late, self._cells(part))
+
+    def _cells(self, part: Part) -> NDArray[np.uint8]:
+        names = self._profile.losses.names if self._profile.losses else ()
+        laws = {name: self._profile.features[name] for name in names}
+        return Panel(laws, [Feature(name, name) for name in part.columns]).cells(part.columns, part.rows, names)
 
     def _late(self, part: Part, label_times: Array | None) -> NDArray[np.bool_]:
         if label_times is None or part.labels is None or part.time is None:
@@ -176,6 +216,13 @@ class Past:
         return np.asarray(label_times >= sealed)
 
 
+def _task(profile: Profile, task: Task | None) -> Task | None:
+    """What labels are judged by, None where they are not: the scale of a regression's loss is the reference's."""
+    if profile.risk is not None:
+        return profile.risk.task
+    return "classification" if task == "classification" and PREDICTION in profile.features else None
+
+
 def _places(blocks: NDArray[np.int64]) -> Iterator[tuple[int, Place]]:
     """Each block, and the rows that are in it."""
     is_sorted = bool((np.diff(blocks) >= 0).all())
@@ -184,6 +231,12 @@ def _places(blocks: NDArray[np.int64]) -> Iterator[tuple[int, Place]]:
     begins = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1)).tolist()
     for first, last in pairwise([*begins, len(ordered)]):
         yield int(ordered[first]), slice(first, last) if order is None else order[first:last]
+
+
+def _finite(values: Array) -> Floats:
+    """What is no number, or infinite, as NaN."""
+    numbers = np.asarray(values, np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _units(values: Array) -> int:

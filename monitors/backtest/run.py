@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from monitors.backtest.document import Allowed, Block, Document, Evidence, Feature, File, Risk
 from monitors.backtest.log import Log, by_subject
 from monitors.backtest.past import Past, Ruler
-from monitors.backtest.replay import Folded, Replay
+from monitors.backtest.replay import Folded, Replay, Verdicts
 from monitors.budget import RISK
 from monitors.drift.effects import Sizes
+from monitors.drift.joint import JOINT
 from monitors.drift.watch import DriftVerdict
 from monitors.loss import upper_bound_of
 from monitors.reference import PREDICTION, Marginal, Profile
@@ -31,13 +32,13 @@ def run(
     profile: Profile, past: Past, ruler: Ruler, settings: Monitors, *, reference: File, data: File, gaugeway: str
 ) -> Document:
     """Judge `past` as if it came live. Raises BadRequest where no block has enough rows."""
-    replay, log = Replay(profile, ruler, settings), Log(timed=ruler.rows is None)
-    blocks = []
+    replay = Replay(profile, ruler, settings, labels=past.task is not None)
+    log, blocks, said = Log(timed=ruler.rows is None), list[Block](), None
     for folded in replay.blocks(past.blocks):
         blocks.append(_block(profile, folded, ruler))
-        if folded.verdicts is not None:
-            log.look(replay, folded.verdicts, blocks[-1].end)
-    if not blocks or not blocks[0].judged:
+        said = folded.verdicts
+        log.look(replay, said, blocks[-1].end)
+    if said is None or not blocks[0].judged:
         raise BadRequest(
             f"{data.name} has {past.rows} rows, too few for a block: {settings.block_rows} are needed (--block-rows)"
         )
@@ -48,9 +49,10 @@ def run(
         by="time" if ruler.rows is None else "rows",
         settings={name: getattr(settings, name) for name in SETTINGS},
         promise=replay.monitor.promise(),
-        notes=(*profile.notes, *_notes(past, blocks[-1])),
-        risk=_allowed(replay.monitor.risk(), profile),
+        notes=(*profile.notes, *_notes(past, blocks[-1], said)),
+        risk=_allowed(said.risk, profile),
         metrics=past.metrics.scorecard(settings.min_group_rows),
+        selftest=said.checks.self_test,
         reference_quality={name: _quality(law, np.array(law.counts)) for name, law in profile.features.items()},
         blocks=tuple(blocks),
         alarms=tuple(log.alarms),
@@ -60,9 +62,9 @@ def run(
 def _block(profile: Profile, folded: Folded, ruler: Ruler) -> Block:
     start, rows = ruler.mark(folded.first), folded.sums.counts.rows
     end = start + rows if isinstance(start, int) else ruler.mark(folded.last + 1)
-    if folded.verdicts is None:
+    if folded.counted is None:
         return Block(start=start, end=end, rows=rows, judged=False)
-    said = folded.verdicts
+    said, cells = folded.verdicts, folded.counted.cells
     features = {name: _feature(said.drift[name], sizes) for name, sizes in folded.sizes.items()}
     return Block(
         start=start,
@@ -75,9 +77,9 @@ def _block(profile: Profile, folded: Folded, ruler: Ruler) -> Block:
         others={
             subject: Evidence(log_e=verdict.log_e, threshold=verdict.threshold, alarm=verdict.alarm)
             for subject, verdict in by_subject(said).items()
-            if subject != RISK and subject not in profile.features
+            if subject != RISK and subject not in profile.features and verdict.blocks
         },
-        quality={name: _quality(profile.features[name], cells) for name, cells in folded.sums.counts.cells.items()},
+        quality={name: _quality(law, cells[name]) for name, law in profile.features.items() if name in cells},
     )
 
 
@@ -123,9 +125,13 @@ def _allowed(verdict: RiskVerdict, profile: Profile) -> Allowed | None:
     return Allowed(risk.task, risk.mean, verdict.bound, risk.n) if risk and verdict.state != "unfit" else None
 
 
-def _notes(past: Past, last: Block) -> Iterator[str]:
+def _notes(past: Past, last: Block, said: Verdicts) -> Iterator[str]:
     late = sum(sums.late for sums in past.blocks.values())
     if late:
         yield f"{late} labels came after their slot was sealed and are in no evidence (monitors.label_horizon_s)"
     if not last.judged:
         yield f"the last block has {last.rows} rows, too few to be judged"
+    if JOINT in said.drift and (why := said.drift[JOINT].note):
+        yield f"features together are not judged: {why}"
+    if past.task is not None and (why := said.checks.coverage.note) and not said.checks.coverage.blocks:
+        yield f"whether labels still come is not judged: {why}"

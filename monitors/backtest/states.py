@@ -6,16 +6,18 @@ from itertools import groupby
 
 import numpy as np
 
-from monitors.backtest.axis import LEFT, WIDTH, Scale, svg, ticks
+from monitors.backtest.axis import LEFT, Scale, svg, ticks
 from monitors.backtest.document import Block, Document, Evidence, Feature, shown
-from monitors.backtest.markup import Markup, el, join
+from monitors.backtest.markup import Markup, el
 from monitors.budget import ALL, COVERAGE, QUALITY
 from monitors.checkup import CALIBRATION
 from monitors.drift.joint import JOINT
 
 LEVELS = (0.1, 0.25, 1.0, 4.0)  # PSI: a shift is called moderate and large from the first two on; far; beyond
+MOST = 40  # features on the map, the ones that were in alarm first
 _NAMES = ("below 0.1", "0.1 to 0.25", "0.25 to 1", "1 to 4", "over 4")
 _HEIGHT, _STRIPE, _COLUMNS = 22.0, 5.0, 12
+_LETTERS = 17  # of a name beside the map
 
 _OTHERS = {
     QUALITY: "data quality",
@@ -39,8 +41,12 @@ class Cell:
         return 0 if self.psi is None else int(np.searchsorted(LEVELS, self.psi, side="right"))
 
 
-def states(document: Document) -> dict[str, list[Cell]]:
-    """By name of the row, one for each block: harm and all else that is no feature, then features by time in alarm."""
+Rows = dict[str, list[Cell]]
+
+
+def states(document: Document) -> tuple[Rows, Rows]:
+    """By name of the row, one cell for each block: harm and all else that is no feature, then features by time in
+    alarm; and the features for which there is no room."""
     blocks = document.blocks
     rows = {"harm": [_cell(block.risk) for block in blocks]}
     rows |= {name: [_cell(block.others.get(subject)) for block in blocks] for subject, name in _OTHERS.items()}
@@ -48,12 +54,14 @@ def states(document: Document) -> dict[str, list[Cell]]:
     names = {name: None for block in blocks for name in block.features}
     features = {name: [_cell(block.features.get(name)) for block in blocks] for name in names}
     order = sorted(features, key=lambda name: (-sum(c.alarm for c in features[name]), -_largest(features[name]), name))
-    rows |= {name: features[name] for name in order}
-    return {name: cells for name, cells in rows.items() if any(cell.judged for cell in cells)}
+    rows |= {f"{name} (feature)" if name in rows else name: features[name] for name in order[:MOST]}
+    return {name: cells for name, cells in rows.items() if any(cell.judged for cell in cells)}, {
+        name: features[name] for name in order[MOST:]
+    }
 
 
-def state_map(document: Document) -> Markup:
-    rows, scale = states(document), Scale(len(document.blocks))
+def state_map(document: Document, rows: Rows) -> Markup:
+    scale = Scale(len(document.blocks))
     parts = [part for i, (name, cells) in enumerate(rows.items())
              for part in _row(name, cells, document.blocks, scale, i * _HEIGHT)]  # fmt: skip
     bottom = len(rows) * _HEIGHT
@@ -62,32 +70,34 @@ def state_map(document: Document) -> Markup:
     )
 
 
+def left_out(features: Rows) -> str:
+    """What is to be said of features that are not on the map."""
+    alarms = sum(any(cell.alarm for cell in cells) for cells in features.values())
+    psi = max(_largest(cells) for cells in features.values())
+    said = f"{alarms:,} of them were in alarm" if alarms else "None of them was in alarm"
+    return f"{len(features):,} more features are not shown. {said}; the largest PSI of a block is {psi:.2f}."
+
+
 def legend() -> Markup:
     """What the colours mean."""
-    x, parts = 0.0, []
-    for number, name in enumerate(_NAMES):
-        parts += [
-            el("rect", class_=f"level-{number}", x=x, y=0.0, width=22.0, height=14.0),
-            el("text", name, x=x + 28, y=12.0),
-        ]
-        x += 128
-    parts += [
-        el("rect", class_="stripe", x=x, y=5.0, width=22.0, height=_STRIPE),
-        el("text", "in alarm", x=x + 28, y=12.0),
-    ]
-    return el(
-        "svg", el("title", "Legend"), join(*parts), viewBox=f"0 0 {WIDTH:.0f} 16", width=WIDTH, height=16, role="img"
-    )
+    psi = [_key(f"level-{number}", name, 14.0) for number, name in enumerate(_NAMES)]
+    return el("p", "PSI of a block: ", *psi, _key("stripe", "in alarm", _STRIPE), class_="legend")
 
 
-def state_table(document: Document) -> Markup:
+def state_table(document: Document, rows: Rows) -> Markup:
     """Up to a dozen spans of blocks; the largest PSI of a block, and whether there was an alarm."""
-    rows, spans = states(document), np.array_split(np.arange(len(document.blocks)), min(_COLUMNS, len(document.blocks)))
+    spans = np.array_split(np.arange(len(document.blocks)), min(_COLUMNS, len(document.blocks)))
     head = [el("th", shown(document.blocks[int(span[0])].start)) for span in spans]
     body = [
         el("tr", el("td", name), *(_entry([cells[i] for i in span]) for span in spans)) for name, cells in rows.items()
     ]
     return el("table", el("tr", el("th", "from"), *head), *body)
+
+
+def _key(kind: str, name: str, height: float) -> Markup:
+    box = el("rect", class_=kind, x=0.0, y=(14 - height) / 2, width=22.0, height=height)
+    picture = el("svg", el("title", name), box, viewBox="0 0 22 14", width=22, height=14, role="img")
+    return el("span", picture, name)
 
 
 def _cell(evidence: Evidence | None) -> Cell:
@@ -101,7 +111,7 @@ def _largest(cells: Sequence[Cell]) -> float:
 
 
 def _row(name: str, cells: Sequence[Cell], blocks: Sequence[Block], scale: Scale, y: float) -> Iterator[Markup]:
-    yield el("text", name, x=LEFT - 8, y=y + _HEIGHT - 8, text_anchor="end", class_="name")
+    yield el("text", el("title", name), _short(name), x=LEFT - 8, y=y + _HEIGHT - 8, text_anchor="end", class_="name")
     runs = groupby(range(len(cells)), lambda i: (cells[i].judged, cells[i].level, cells[i].alarm))
     for (judged, level, alarm), group in runs:
         run = list(group)
@@ -111,6 +121,11 @@ def _row(name: str, cells: Sequence[Cell], blocks: Sequence[Block], scale: Scale
             yield el("rect", said, class_=f"level-{level}", x=x, y=y, width=width + 0.3, height=_HEIGHT - 3)
         if alarm:
             yield el("rect", said, class_="stripe", x=x, y=y + _HEIGHT - 3 - _STRIPE, width=width + 0.3, height=_STRIPE)
+
+
+def _short(name: str) -> str:
+    """Names that are long are often alike at their beginning, or at their end."""
+    return name if len(name) <= _LETTERS else f"{name[:9]}…{name[-7:]}"
 
 
 def _said(name: str, cells: Sequence[Cell], first: Block, last: Block) -> str:

@@ -1,8 +1,11 @@
 import re
 from xml.etree import ElementTree
 
+import msgspec
+
 from monitors.backtest.markup import el
 from monitors.backtest.page import page
+from monitors.selftest import SelfTest
 from tests.monitors.backtest.history import EVIL, document
 
 PAGE = page(document())
@@ -57,3 +60,34 @@ def test_light_and_dark_have_the_same_colours() -> None:
 
 def test_markup_is_escaped_once() -> None:
     assert el("b", "a < b", el("i", "&"), title='"') == '<b title="&quot;">a &lt; b<i>&amp;</i></b>'
+
+
+def test_the_monitors_test_of_itself_is_told() -> None:
+    assert "The monitor's test of itself passed: of one half" in text(TREE)
+    failed = page(msgspec.structs.replace(document(), selftest=SelfTest("failed", "passed", 60, 30, 30, 0)))
+    assert "test of itself failed" in failed and "do not rely on this report" in failed
+    never = page(msgspec.structs.replace(document(), selftest=SelfTest("no_data", "no_data", 0, 0, 0, 0)))
+    assert "did not test itself" in never
+
+
+def changed(**block: object) -> ElementTree.Element:
+    found = document()
+    blocks = tuple(msgspec.structs.replace(one, **block) for one in found.blocks)
+    whole = page(msgspec.structs.replace(found, blocks=blocks, alarms=()))
+    return ElementTree.fromstring(whole.removeprefix("<!doctype html>\n"))
+
+
+def test_of_many_features_the_map_shows_those_that_matter_and_says_so() -> None:
+    """Names are cut in the picture and whole in its titles."""
+    names = [f"a_name_that_is_much_too_long_for_the_map_{k}" for k in range(300)]
+    tree = changed(features=dict.fromkeys(names, document().blocks[0].features[EVIL]))
+    assert "260 more features are not shown. None of them was in alarm; the largest PSI" in text(tree)
+    shown = [element for element in tree.iter("text") if (element.findtext("title") or "").startswith("a_name")]
+    assert len(shown) == 40 and all(len(element[0].tail or "") <= 17 for element in shown)
+    assert sum("a_name" in text(row) for row in tree.iter("tr")) == 300
+
+
+def test_without_features_or_alarms_there_is_a_page_too() -> None:
+    tree = changed(features={}, quality={})
+    assert "Nobody would have been called at night." in text(tree)
+    assert "No alarm pages or opens a ticket in this time." in text(tree)

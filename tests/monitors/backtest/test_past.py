@@ -1,5 +1,7 @@
 from collections.abc import Sequence
+from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from monitors.backtest.past import Past, Ruler, Sums
+from monitors.backtest.replay import Replay
 from monitors.loss import losses
 from monitors.reference import PREDICTION, Part, build
-from monitors.slot import LOSS_UNIT, Counts, LabelCounts
+from monitors.slot import HALF, LOSS_UNIT, Counts, LabelCounts
 from serving.config import Monitors
 from serving.errors import BadRequest
 from serving.protocol import Array
@@ -51,10 +54,11 @@ def counted(parts: Sequence[Part], ruler: Ruler = HOUR) -> Past:
     return past
 
 
-def same(a: Sums, b: Sums) -> bool:
-    """But for the sample of rows, which is drawn by their places in the file."""
-    cells = [Counts(sums.counts.rows, sums.counts.cells) for sums in (a, b)]
-    return cells[0] == cells[1] and (a.labels, a.squares, a.late) == (b.labels, b.squares, b.late)
+def alike(a: Sums, b: Sums) -> bool:
+    """But for what is drawn at random, by the rows' places in the file."""
+    cells = [{name: cells for name, cells in sums.counts.cells.items() if name != HALF} for sums in (a, b)]
+    counts = [Counts(sums.counts.rows, known) for sums, known in zip((a, b), cells, strict=True)]
+    return counts[0] == counts[1] and (a.labels, a.squares, a.late) == (b.labels, b.squares, b.late)
 
 
 @given(times=seconds, rows_of_a_block=st.none() | st.integers(1, 7))
@@ -79,10 +83,53 @@ def test_neither_order_nor_parts_change_a_count(times: list[float], data: st.Dat
     at = data.draw(st.integers(0, len(times)))
     order = np.array(data.draw(st.permutations(range(len(times)))))
     cut = [some(whole, slice(0, at)), some(whole, slice(at, None))]
-    for parts, ruler in ((cut, HOUR), ([some(whole, order)], HOUR), (cut, Ruler(3600.0, 60.0, rows=3))):
-        once, other = counted([whole], ruler).blocks, counted(parts, ruler).blocks
-        assert other.keys() == once.keys()
-        assert all(same(other[block], once[block]) for block in once)
+    for ruler in (HOUR, Ruler(3600.0, 60.0, rows=3)):
+        assert counted(cut, ruler).blocks == counted([whole], ruler).blocks
+    once, other = counted([whole]).blocks, counted([some(whole, order)]).blocks
+    assert other.keys() == once.keys() and all(alike(other[block], once[block]) for block in once)
+
+
+@given(
+    times=seconds,
+    block_s=st.sampled_from([3.3, 90.0, 100.0, 3600.0, 86400.0]),
+    slot_s=st.sampled_from([3.3, 7.0, 60.0]),
+    fewest=st.integers(1, 5),
+)
+def test_every_block_is_in_exactly_one_that_is_judged_or_too_small(
+    times: list[float], block_s: float, slot_s: float, fewest: int
+) -> None:
+    ruler, part = Ruler(block_s, min(slot_s, block_s)), rows(times)
+    settings = Monitors(block_s=block_s, slot_s=ruler.slot_s, block_rows=fewest)
+    past, replay = Past(PROFILE, ruler, settings), Replay(PROFILE, ruler, settings, labels=True)
+    past.add(part)
+    spans, own = [], ruler.blocks(part.time, 0, len(times))
+    for folded in replay.blocks(past.blocks):
+        spans.append((folded.first, folded.last))
+        mine = (own >= folded.first) & (own <= folded.last)
+        assert folded.sums.counts.rows == mine.sum() and (folded.counted is None) == (mine.sum() < fewest)
+        judged = len(spans) - (folded.counted is None)
+        assert folded.verdicts.drift["x"].blocks == folded.verdicts.checks.quality.blocks == judged
+    assert [first > last for (_, last), (first, _) in pairwise(spans)] == [True] * (len(spans) - 1)
+    within = np.array([(own >= first) & (own <= last) for first, last in spans])
+    assert within.sum(0).tolist() == [1] * len(times)
+
+
+def test_a_prediction_that_is_no_number_waits_for_no_label() -> None:
+    values: dict[str, Array] = {"x": np.zeros(4), "kind": np.array(["a"] * 4, object)}
+    part = Part(values, np.array([0.5, np.nan, np.inf, -np.inf]), np.array([1.0, 1.0, 1.0, 0.0]), np.zeros(4))
+    assert (counted([part]).blocks[0].labels.predictions, counted([part]).blocks[0].labels.labelled) == (1, 1)
+    part.labels[0] = np.inf  # type: ignore[index]
+    assert (counted([part]).blocks[0].labels.predictions, counted([part]).blocks[0].labels.labelled) == (1, 0)
+
+
+def test_labels_of_a_reference_without_labels_are_watched_as_those_of_a_version_without_risk() -> None:
+    known = build({"x": RNG.normal(size=2000)}, {}, prediction=P, task="classification")
+    part, settings = rows([0.0] * 200), Monitors(block_s=3600.0)
+    for task, labels in (("classification", True), ("regression", False)):
+        past = Past(known, HOUR, settings, task=task)  # type: ignore[arg-type]
+        past.add(Part({"x": part.values["x"]}, part.prediction, part.labels, part.time))
+        assert bool(past.blocks[0].labels.labelled) == labels == (past.task is not None)
+        assert ("brier" in past.metrics.scorecard(1).metrics) == labels
 
 
 def test_labels_add_up_to_what_the_ledger_adds_row_by_row() -> None:
@@ -96,7 +143,8 @@ def test_labels_add_up_to_what_the_ledger_adds_row_by_row() -> None:
             expected.labelled += 1
             expected.loss += int(np.rint(loss / LOSS_UNIT))
             expected.follow(lows, p, None, y)
-    assert counted([part]).blocks[0].labels == expected
+    found = counted([part]).blocks[0].labels
+    assert msgspec.structs.replace(found, cells=b"") == expected
 
 
 def test_a_label_that_comes_after_its_slot_was_sealed_is_in_no_evidence() -> None:

@@ -7,10 +7,13 @@ from monitors.backtest.document import File, shown
 from monitors.backtest.past import Past, Ruler
 from monitors.backtest.run import run
 from monitors.drift import EFFECTS
-from monitors.loss import upper_bound
-from monitors.reference import Part
+from monitors.loss import upper_bound_of
+from monitors.reference import Part, build
+from serving.config import Monitors
 from serving.errors import BadRequest
 from tests.monitors.backtest.history import DAY_S, DAYS, EVIL, ROWS, SETTINGS, document, profile, rows
+
+FILE = File("rows.parquet", 0, "0" * 64)
 
 
 def days(subject: str) -> list[int]:
@@ -29,7 +32,7 @@ def test_what_changed_is_found_when_it_changed_and_explained() -> None:
     assert (drift.kind, drift.severity, harm.kind, harm.severity) == ("feature", "info", "risk", "page")
     assert "is higher than in the reference since about Sat 31 Jan 1970" in drift.explanation
     assert "The mean Brier loss is 0." in harm.explanation and EVIL in harm.explanation
-    assert harm.until is not None and shown(harm.until) > shown(harm.time)
+    assert harm.until is None or shown(harm.until) > shown(harm.time)
 
 
 def test_the_blocks_hold_every_row_and_what_was_said() -> None:
@@ -51,8 +54,9 @@ def test_the_interval_of_a_blocks_risk_is_empirical_bernsteins() -> None:
     loss = ((part.prediction - part.labels) ** 2)[7 * ROWS : 8 * ROWS]
     loss = loss[np.isfinite(loss)]
     assert risk.mean == pytest.approx(loss.mean(), abs=1e-8)
-    assert risk.upper == pytest.approx(upper_bound(loss, 0.025), abs=1e-6)
-    assert risk.lower == pytest.approx(1 - upper_bound(1 - loss, 0.025), abs=1e-6)
+    n, mean, variance = len(loss), float(loss.mean()), float(loss.var(ddof=1))
+    assert risk.upper == pytest.approx(upper_bound_of(n, mean, variance, 0.025), abs=1e-6)
+    assert risk.lower == pytest.approx(1 - upper_bound_of(n, 1 - mean, variance, 0.025), abs=1e-6)
 
 
 def test_the_interval_of_a_blocks_risk_misses_as_rarely_as_it_says() -> None:
@@ -76,6 +80,35 @@ def test_the_newest_block_may_have_no_labels_yet(known: int) -> None:
     assert (last.risk.lower, last.risk.upper) == (0.0, 1.0) and (last.risk.mean is None) == (not known)
 
 
+def test_with_clusters_what_is_shown_is_of_the_counted_rows() -> None:
+    """A user with two thirds of the rows is one of 101 users."""
+    rng = np.random.default_rng(6)
+    known = build({"x": rng.normal(size=5000)}, {"x": "numeric"})
+    user = np.r_[np.zeros(200), np.arange(1, 101)]
+    settings, ruler = Monitors(block_s=DAY_S, unit="cluster:user"), Ruler(DAY_S, 60.0)
+    past = Past(known, ruler, settings)
+    past.add(Part({"x": np.where(user == 0, 9.0, rng.normal(size=300))}, time=np.zeros(300)), clusters=user)
+    (block,) = run(known, past, ruler, settings, reference=FILE, data=FILE, gaugeway="0").blocks
+    assert block.rows == 300
+    assert (block.features["x"].effects["ks"] or 1.0) < 0.2  # with probability 0.999 or more (Massart 1990)
+    assert block.quality["x"]["above"] == pytest.approx(1 / 101, abs=0.02)
+
+
+def test_the_monitor_tests_itself_and_judges_features_together() -> None:
+    found = document()
+    assert (found.selftest.halves, found.selftest.shift, found.selftest.blocks) == ("passed", "passed", DAYS)
+    assert all("_joint" in block.others for block in found.blocks)
+    assert "_joint" not in {alarm.subject for alarm in found.alarms if alarm.severity != "info"}
+
+
+def test_what_was_never_judged_has_no_evidence_and_a_note() -> None:
+    """Ten blocks with labels say what is usual; one feature is not together with anything."""
+    found = document(9)
+    assert all("_coverage" not in block.others for block in found.blocks)
+    assert "whether labels still come is not judged: 1 more blocks with labels say what is usual" in found.notes
+    assert all("_coverage" in block.others for block in document().blocks[10:])
+
+
 def test_the_json_is_flat_and_whole() -> None:
     tree = json.loads(document().encode())
     block = tree["blocks"][45]
@@ -84,6 +117,7 @@ def test_the_json_is_flat_and_whole() -> None:
     assert {"mean", "lower", "upper", "log_e", "alarm", "n"} <= block["risk"].keys()
     assert block["quality"]["carrier"].keys() == {"missing", "unseen"}
     assert {"time", "kind", "severity", "subject", "explanation"} <= tree["alarms"][0].keys()
+    assert tree["selftest"].keys() >= {"halves", "shift", "blocks"}
     assert tree["promise"].startswith("At most 1 false") and tree["settings"]["block_s"] == DAY_S
 
 
