@@ -18,10 +18,10 @@ import pyarrow as pa
 from pyarrow import csv, ipc, parquet
 
 from loadtests import boosting
+from serving.declaration import resolve_features
 from serving.manifest import Prediction
 from serving.profiling import Question, profiled
 from serving.protocol import Signature, TensorSpec
-from serving.publishing import resolve_features
 from serving.validation import Report, predict, validate
 
 CHUNK, DAYS = 2**18, 90

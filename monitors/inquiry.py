@@ -12,7 +12,7 @@ from monitors.checkup import CALIBRATION
 from monitors.coverage import CoverageVerdict
 from monitors.drift.joint import JOINT
 from monitors.explain.cells import number, percent
-from monitors.explain.explaining import explain_past, explain_version, ranked
+from monitors.explain.explaining import explain, explain_version, ranked
 from monitors.explain.explanation import Explanation
 from monitors.explain.wording import since, when
 from monitors.ledger import Name
@@ -93,7 +93,7 @@ def _feature(found: Verdicts, inquiry: Inquiry) -> list[Explanation]:
     past = found.past[name]
     if past.empty:
         raise NotFound(f"nothing to explain: no block with a value of {name!r} was judged yet")
-    return [explain_past(name, found.laws[name], past)]
+    return [explain(name, found.laws[name], past)]
 
 
 def _raised(found: Verdicts) -> list[Raised]:

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, ipc, parquet
 
+from serving.declaration import declared_kinds, resolve_features
 from serving.errors import PublishRefused
 from serving.manifest import Prediction
 from serving.profiling import Answer, Question, profiled
 from serving.protocol import Signature, TensorSpec
-from serving.publishing import declared_kinds, resolve_features
 from serving.rows import Rows
 from serving.validation import Report, predict, validate
 from tests import models

@@ -22,71 +22,45 @@ MOST_PAIRED = 30  # features in alarm among which swapped columns are looked for
 Counts = NDArray[np.int64]
 
 
-def explain(
-    name: str,
-    law: Marginal,
-    window_counts: Sequence[Sequence[int] | Counts] | Counts,
-    times: Sequence[float],
-    *,
-    log_e: Sequence[float] = (),
-    threshold: float = 0.0,
-    since: float | None = None,
-    onset: Onset | None = None,
-    design_effect: float = 1.0,
-    alarm: bool = True,
-    also: Sequence[Diagnosis] = (),
-) -> Explanation:
-    """What changed in feature `name`, whose reference is `law`.
+def explain(name: str, law: Marginal, past: Past, also: Sequence[Diagnosis] = ()) -> Explanation:
+    """What changed in feature `name`, whose reference is `law`, by its kept blocks; `also` are diagnoses of several.
 
-    `window_counts`, shape (blocks, K), are the rows per cell of its last judged blocks, oldest first, and `times`
-    when these ended; `log_e` is the evidence then, of which `threshold` raises an alarm, as it did at `since`. The
-    change is looked for among the blocks, unless `onset` is known. Without `alarm` nothing is said to have changed.
-    `design_effect` rows are worth one; `also` are diagnoses of several features. Raises ValueError without a row.
+    Without an alarm nothing is said to have changed. Raises ValueError without a row.
 
+    >>> from monitors.drift.watch import Watch
     >>> from monitors.reference import marginal
     >>> rng = np.random.default_rng(1)
-    >>> law = marginal(rng.normal(55, 10, size=5000), "numeric")
-    >>> blocks = [law.count(rng.normal(55 if day < 6 else 48, 10, size=300)) for day in range(9)]
-    >>> found = explain("temp", law, blocks, [86400.0 * (day + 1) for day in range(9)])
+    >>> watch = Watch(marginal(rng.normal(55, 10, size=5000), "numeric"), tolerance=0.02)
+    >>> for day in range(12):
+    ...     rows = rng.normal(55 if day < 6 else 48, 10, size=300)
+    ...     _ = watch.judge(watch.law.count(rows), 86400.0 * (day + 1), threshold=7.0, quiet_blocks=10)
+    >>> found = explain("temp", watch.law, watch.past(threshold=7.0))
     >>> found.onset.at / 86400, found.direction, [round(median.value) for median in found.median]
     (6.0, 'lower', [55, 48])
     """
-    counts = np.asarray(window_counts, np.int64).reshape(-1, law.size)
-    if not counts.any():
-        raise ValueError(f"feature {name!r} has no row in its last {len(counts)} blocks")
-    largest = locate(law, counts, times, design_effect) if alarm else None
-    first = (onset or largest) if alarm else None
-    again = largest if largest and since is not None and since <= largest.earliest else None
-    newest = _since(again or first, times)
-    now = counts[newest].sum(0)
-    seen = Observed(law, now, design_effect)
+    if past.empty:
+        raise ValueError(f"feature {name!r} has no row in its last {len(past.counts)} blocks")
+    first, again = _changes(law, past)
+    seen = _observed(law, past, again or first)
     explanation = Explanation(
         feature=name,
         kind=law.kind,
-        alarm=alarm,
-        since=since,
+        alarm=past.since is not None,
+        since=past.since,
         onset=first,
         again=again,
-        rows=int(now.sum()),
-        blocks=len(counts[newest]),
-        direction=_direction(law, now),
-        moved=float(np.abs(_shares(now) - _shares(law.counts)).sum() / 2),
-        median=_medians(law, now),
-        cells=_cells(law, now),
+        rows=int(seen.counts.sum()),
+        blocks=len(past.counts[_since(again or first, past.ends)]),
+        direction=_direction(law, seen.counts),
+        moved=float(np.abs(_shares(seen.counts) - _shares(law.counts)).sum() / 2),
+        median=_medians(law, seen.counts),
+        cells=_cells(law, seen.counts),
         vanished=_vanished(seen),
         diagnoses=(*also, *diagnose(seen)),
-        evidence=tuple(Point(end, nats) for end, nats in zip(times, log_e, strict=False)),
-        threshold=threshold,
+        evidence=tuple(Point(end, nats) for end, nats in zip(past.ends, past.log_e, strict=False)),
+        threshold=past.threshold,
     )
     return msgspec.structs.replace(explanation, text=sentences(explanation))
-
-
-def explain_past(name: str, law: Marginal, past: Past, also: Sequence[Diagnosis] = ()) -> Explanation:
-    """As `explain`, from what the monitor keeps of the feature. Raises ValueError without a row."""
-    return explain(
-        name, law, past.counts, past.ends, log_e=past.log_e, threshold=past.threshold, since=past.since,
-        onset=past.onset, design_effect=past.design_effect(law), alarm=past.since is not None, also=also,
-    )  # fmt: skip
 
 
 def explain_version(laws: Mapping[str, Marginal], pasts: Mapping[str, Past]) -> list[Explanation]:
@@ -95,10 +69,9 @@ def explain_version(laws: Mapping[str, Marginal], pasts: Mapping[str, Past]) -> 
     One whose past is empty is left out.
     """
     names = [name for name in ranked(pasts) if name in laws and pasts[name].since is not None and not pasts[name].empty]
-    swaps = swapped_columns({name: _observed(laws[name], pasts[name]) for name in names[:MOST_PAIRED]})
-    return [
-        explain_past(name, laws[name], pasts[name], [swaps[name]] if name in swaps else []) for name in names[:MOST]
-    ]
+    seen = {name: _observed(laws[name], pasts[name], pasts[name].onset) for name in names[:MOST_PAIRED]}
+    swaps = swapped_columns(seen)
+    return [explain(name, laws[name], pasts[name], [swaps[name]] if name in swaps else []) for name in names[:MOST]]
 
 
 def ranked(pasts: Mapping[str, Past]) -> list[str]:
@@ -106,9 +79,17 @@ def ranked(pasts: Mapping[str, Past]) -> list[str]:
     return sorted(pasts, key=lambda name: (-max(pasts[name].log_e, default=0.0), name))
 
 
-def _observed(law: Marginal, past: Past) -> Observed:
-    counts = np.array(past.counts, np.int64)
-    return Observed(law, counts[_since(past.onset, past.ends)].sum(0), past.design_effect(law))
+def _changes(law: Marginal, past: Past) -> tuple[Onset | None, Onset | None]:
+    """When it changed, and when it changed again and more while the alarm was on."""
+    if past.since is None:
+        return None, None
+    largest = locate(law, np.array(past.counts, np.int64), past.ends, past.design_effect(law))
+    return past.onset or largest, largest if past.since <= largest.earliest else None
+
+
+def _observed(law: Marginal, past: Past, change: Onset | None) -> Observed:
+    counts = np.array(past.counts, np.int64)[_since(change, past.ends)]
+    return Observed(law, counts.sum(0), past.design_effect(law))
 
 
 def _since(onset: Onset | None, ends: Sequence[float]) -> slice:

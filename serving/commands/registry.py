@@ -10,10 +10,40 @@ from rich.table import Table
 
 from serving.commands.console import AsJson, ConfigFile, err, out, pair, print_json
 from serving.config import load
+from serving.declaration import Declaration
 from serving.errors import BadRequest
 from serving.manifest import REFERENCE_FILE, Manifest, check_tolerance
 
 app = typer.Typer()
+
+Version = Annotated[str | None, typer.Option(help="Default: the next number.")]
+TaskName = Annotated[str | None, typer.Option(help="classification or regression.")]
+Prediction = Annotated[str | None, typer.Option(help="OUTPUT or OUTPUT:COLUMN.")]
+Features = Annotated[
+    str, typer.Option(help="Names in order, with kinds: a:numeric,b:categorical. Without, it is guessed.")
+]
+Reference = Annotated[
+    Path | None, typer.Option(help="Rows like those at training time: Parquet (a file or a folder), Arrow, CSV.")
+]
+Label = Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")]
+Time = Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")]
+Threshold = Annotated[float, typer.Option(help="A probability of at least this predicts 1, for the metrics.")]
+Quantile = Annotated[float, typer.Option(help="Of the label, that a regression predicts, for its metrics.")]
+Kpi = Annotated[
+    str | None, typer.Option(metavar="LOW:HIGH", help="Range of the KPI sent with labels, else of the label.")
+]
+Segments = Annotated[
+    str, typer.Option(help="Features with metrics and fairness by segment; a number with edges: carrier,age:30:60.")
+]
+BatchTolerance = Annotated[
+    float,
+    typer.Option(
+        callback=lambda value: _tolerance(value),
+        metavar="DIFFERENCE",
+        help="Requests share runs when rows run together differ by at most this x max(1, |value|); 0: no bit.",
+    ),
+]
+Lineage = Annotated[list[str], typer.Option("--set", help="Lineage, key=value; repeatable.")]
 
 
 @app.command(epilog="Example: gaugeway publish flights model.onnx --task classification --prediction probabilities:1"
@@ -21,34 +51,19 @@ app = typer.Typer()
 def publish(
     name: str,
     file: Path,
-    version: Annotated[str | None, typer.Option(help="Default: the next number.")] = None,
-    task: Annotated[str | None, typer.Option(help="classification or regression.")] = None,
-    prediction: Annotated[str | None, typer.Option(help="OUTPUT or OUTPUT:COLUMN.")] = None,
-    features: Annotated[
-        str, typer.Option(help="Names in order, with kinds: a:numeric,b:categorical. Without, it is guessed.")
-    ] = "",
-    reference: Annotated[
-        Path | None, typer.Option(help="Rows like those at training time: Parquet (a file or a folder), Arrow, CSV.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")] = None,
-    time: Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")] = None,
-    threshold: Annotated[float, typer.Option(help="A probability of at least this predicts 1, for the metrics.")] = 0.5,
-    quantile: Annotated[float, typer.Option(help="Of the label, that a regression predicts, for its metrics.")] = 0.5,
-    kpi: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Range of the KPI sent with labels, else of the label.")
-    ] = None,
-    segments: Annotated[
-        str, typer.Option(help="Features with metrics and fairness by segment; a number with edges: carrier,age:30:60.")
-    ] = "",
-    batch_tolerance: Annotated[
-        float,
-        typer.Option(
-            callback=lambda value: _tolerance(value),
-            metavar="DIFFERENCE",
-            help="Requests share runs when rows run together differ by at most this x max(1, |value|); 0: no bit.",
-        ),
-    ] = 0.0,
-    settings: Annotated[list[str], typer.Option("--set", help="Lineage, key=value; repeatable.")] = [],  # noqa: B006
+    version: Version = None,
+    task: TaskName = None,
+    prediction: Prediction = None,
+    features: Features = "",
+    reference: Reference = None,
+    label: Label = None,
+    time: Time = None,
+    threshold: Threshold = 0.5,
+    quantile: Quantile = 0.5,
+    kpi: Kpi = None,
+    segments: Segments = "",
+    batch_tolerance: BatchTolerance = 0.0,
+    settings: Lineage = [],  # noqa: B006
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,15 +72,13 @@ def publish(
     from serving.repository import Repository
 
     settled = load(config)
+    declared = Declaration(
+        version=version, task=task, prediction=prediction, features=_names(features), reference=reference, label=label,
+        time=time, block_s=settled.monitors.block_s, threshold=threshold, quantile=quantile, segments=_names(segments),
+        kpi_range=_range(kpi), batch_tolerance=batch_tolerance, lineage=dict(pair(text) for text in settings),
+    )  # fmt: skip
     with err.status("validating in a process of its own …"):
-        published = publishing.publish(
-            Repository.of(settled), name, file, version=version, task=task, prediction=prediction,
-            features=[feature for feature in features.split(",") if feature], reference=reference, label=label,
-            time=time, threshold=threshold, quantile=quantile,
-            segments=[segment for segment in segments.split(",") if segment], kpi_range=_range(kpi),
-            lineage=dict(pair(text) for text in settings), block_s=settled.monitors.block_s,
-            batch_tolerance=batch_tolerance,
-        )  # fmt: skip
+        published = publishing.publish(Repository.of(settled), name, file, declared)
     _tell(published.manifest, published.created, published.notes, as_json)
 
 
@@ -83,6 +96,10 @@ def models(config: ConfigFile = None, as_json: AsJson = False) -> None:
         table.add_row(m.model, m.version, m.digest[:12], m.task or "-", str(len(m.features) or "-"),
                       "yes" if REFERENCE_FILE in m.files else "-", _batches(m))  # fmt: skip
     out.print(table if manifests else "nothing is published yet; see `gaugeway publish --help`")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from serving.children import sweep
 from serving.config import Admin, Config, Gateway, Metrics, Model, Monitors
+from serving.declaration import Declaration
 from serving.demo import flights
 from serving.demo.traffic import Traffic
 from serving.errors import GaugewayError
@@ -97,12 +98,12 @@ def fill(config: Config, trained: "Sequence[Trained]", console: Console) -> None
 def _publish(repository: Repository, version: "Trained") -> tuple[str, ...]:
     """Returns what will not be monitored, and why."""
     kinds = {name: "categorical" if name in flights.CATEGORICAL else "numeric" for name in flights.FEATURES}
-    published = publish(
-        repository, MODEL, version.model, version=version.version, task="classification",
-        prediction=f"{OUTPUT}:{COLUMN}", features=[*map(":".join, kinds.items())], reference=version.reference,
-        label="late", time="departs", block_s=DAY_S, lineage=version.lineage,
+    declared = Declaration(
+        version=version.version, task="classification", prediction=f"{OUTPUT}:{COLUMN}",
+        features=[*map(":".join, kinds.items())], reference=version.reference, label="late", time="departs",
+        block_s=DAY_S, lineage=version.lineage,
     )  # fmt: skip
-    return published.notes
+    return publish(repository, MODEL, version.model, declared).notes
 
 
 def write_toml(config: Config, path: Path) -> None:

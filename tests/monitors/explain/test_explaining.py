@@ -2,8 +2,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from monitors.drift.watch import KEPT_BLOCKS, WINDOW_BLOCKS, SavedWatch, Watch
-from monitors.explain.explaining import explain, explain_past, explain_version, ranked
+from monitors.drift.watch import KEPT_BLOCKS, WINDOW_BLOCKS, Past, SavedWatch, Watch
+from monitors.explain.explaining import explain, explain_version, ranked
 from monitors.explain.explanation import Explanation
 from monitors.marginal import Marginal
 from monitors.reference import marginal
@@ -28,7 +28,13 @@ def judge(watch: Watch, rows: Array, day: int) -> None:
 
 
 def explained(watch: Watch, name: str = "x") -> Explanation:
-    return explain_past(name, watch.law, watch.past(THRESHOLD))
+    return explain(name, watch.law, watch.past(THRESHOLD))
+
+
+def alarmed(counts: list[list[int]]) -> Past:
+    """Days with these counts and without evidence, of which the last raised an alarm."""
+    ends = [DAY * (day + 1) for day in range(len(counts))]
+    return Past(counts=counts, ends=ends, log_e=[], threshold=0.0, since=max(ends, default=0.0), onset=None, split=1.0)
 
 
 def test_an_alarm_says_since_when_which_way_and_by_how_much() -> None:
@@ -128,8 +134,8 @@ def test_swapped_columns_are_found_among_the_features_of_a_version() -> None:
 
 def test_counts_alone_are_enough() -> None:
     law, rng = reference(miles), np.random.default_rng(3)
-    counts = [law.count(miles(rng, 500) * (10 if day >= 4 else 1)) for day in range(8)]
-    found = explain("far", law, counts, [DAY * (day + 1) for day in range(8)])
+    counts = [law.count(miles(rng, 500) * (10 if day >= 4 else 1)).tolist() for day in range(8)]
+    found = explain("far", law, alarmed(counts))
     assert found.onset is not None and found.onset.at == 4 * DAY
     assert [diagnosis.name for diagnosis in found.diagnoses] == ["unit_change"]
     assert found.evidence == () and "nats" not in found.text
@@ -138,7 +144,7 @@ def test_counts_alone_are_enough() -> None:
 def test_a_feature_without_a_row_cannot_be_explained() -> None:
     law = reference(miles)
     with pytest.raises(ValueError, match="feature 'x' has no row in its last 0 blocks"):
-        explain("x", law, [], [])
+        explain("x", law, alarmed([]))
 
 
 def test_an_explanation_is_json_and_back() -> None:
@@ -162,6 +168,6 @@ def test_state_of_an_earlier_release_is_taken_up() -> None:
 def test_a_law_without_known_medians_explains_as_well() -> None:
     rng = np.random.default_rng(1)
     law: Marginal = msgspec.structs.replace(marginal(miles(rng, 6000), "numeric"), medians=())
-    counts = [law.count(miles(rng, 500) * (10 if day >= 4 else 1)) for day in range(8)]
-    found = explain("far", law, counts, [DAY * (day + 1) for day in range(8)])
+    counts = [law.count(miles(rng, 500) * (10 if day >= 4 else 1)).tolist() for day in range(8)]
+    found = explain("far", law, alarmed(counts))
     assert [diagnosis.name for diagnosis in found.diagnoses] == ["unit_change"]
