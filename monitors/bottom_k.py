@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.protocol import Array
+from serving.splitmix import GOLDEN, mixed
 
 K = 128  # rows
 LARGEST = 2**64 - 1
@@ -75,12 +76,9 @@ def decode(data: bytes, rows: int) -> BottomK:
 def hashes(arrival_time: Array, row: Array) -> Hashes:
     """Of each row by the arrival time of its request, float64, and its number in it; shapes (n,).
 
-    SplitMix64 (Steele, Lea & Flood 2014): what a client sends has no part in it.
+    What a client sends has no part in it.
     """
-    z = np.ascontiguousarray(arrival_time).view(np.uint64) + row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+    return mixed(np.ascontiguousarray(arrival_time).view(np.uint64) + row.astype(np.uint64) * GOLDEN)
 
 
 def lowest(hashes: Hashes, bound: int) -> NDArray[np.intp]:

@@ -49,17 +49,14 @@ def losses(task: str, cap: float, predictions: Array, labels: Array) -> NDArray[
     return np.minimum(gap, 1.0) ** 2 if task == "classification" else np.minimum(gap / cap, 1.0)
 
 
-def upper_bound(loss: Array, alpha: float) -> float:
-    """Of the mean of independent losses in [0, 1], with probability 1 - alpha (Maurer & Pontil 2009, thm. 4).
+def upper_bound_of(n: int, mean: float, variance: float, alpha: float) -> float:
+    """Of the mean of n independent losses in [0, 1], with probability 1 - alpha (Maurer & Pontil 2009, thm. 4).
 
-    >>> round(upper_bound(np.tile([0.0, 0.2], 5000), 0.01), 4)
+    `variance` has the divisor n - 1. 1.0 for fewer than two losses.
+
+    >>> round(upper_bound_of(10_000, 0.1, 0.01, 0.01), 4)
     0.1045
     """
-    return 1.0 if len(loss) < 2 else upper_bound_of(len(loss), float(loss.mean()), float(loss.var(ddof=1)), alpha)
-
-
-def upper_bound_of(n: int, mean: float, variance: float, alpha: float) -> float:
-    """As `upper_bound`, 1.0 for fewer than two losses; `variance` has the divisor n - 1."""
     if n < 2:
         return 1.0
     log = math.log(2 / alpha)

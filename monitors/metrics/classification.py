@@ -62,13 +62,6 @@ def bias(plan: Plan, sums: Sums, alpha: float = ALPHA) -> Estimates:
     return Estimates(value, Interval(np.maximum(value - far, -1), np.minimum(value + far, 1)), n * plan.design_effect)
 
 
-def auc_error(plan: Plan, sums: Sums) -> Floats:
-    """By how much bins may change the area under the curve: half of the pairs that share one, shape (segments,)."""
-    table = _table(plan, sums)
-    same = (table.negatives * table.positives).sum(1)
-    return ratio(same / 2, table.negatives.sum(1) * table.positives.sum(1))
-
-
 def _table(plan: Plan, sums: Sums) -> Table:
     inner = edges(plan.threshold)
     n = len(inner) + 1

@@ -1,6 +1,11 @@
 import numpy as np
 
-from monitors.loss import upper_bound, upper_bound_of_means
+from monitors.loss import upper_bound_of, upper_bound_of_means
+from serving.protocol import Array
+
+
+def upper_bound(loss: Array, alpha: float) -> float:
+    return upper_bound_of(len(loss), float(loss.mean()), float(loss.var(ddof=1)), alpha)
 
 
 def test_the_bound_holds_as_often_as_it_says() -> None:

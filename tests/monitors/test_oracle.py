@@ -17,11 +17,11 @@ from monitors.journal import Journal
 from monitors.labels import UNSAID, Label, LabelStore
 from monitors.ledger import Ledger
 from monitors.metrics import Metric
-from monitors.metrics.classification import auc_error
 from monitors.scorecard import Scorecard, scorecard
 from monitors.tables import WHOLE
 from serving.config import Monitors
 from serving.manifest import Segment
+from tests.monitors.metrics.bins import auc_error
 from tests.monitors.traffic import START, manifest, packed, profile, record
 
 SETTINGS = Monitors(event_time="request", slot_s=3600, block_s=86400, lateness_s=10**6, label_horizon_s=10**7)

@@ -6,8 +6,9 @@ from scipy.stats import binom
 from sklearn import metrics as sklearn
 
 from monitors.metrics import ALPHA, Plan, Sums
-from monitors.metrics.classification import auc_error, bias, classification
+from monitors.metrics.classification import bias, classification
 from monitors.metrics.sequence import Floats
+from tests.monitors.metrics.bins import auc_error
 
 PLAN = Plan("classification", threshold=0.37)
 
