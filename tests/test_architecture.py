@@ -15,6 +15,7 @@ from tests import architecture as table
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("serving", "monitors", "dashboards")
 LONGEST = 400  # lines of a source file
+LONGEST_FUNCTION = 40  # lines from `def` on: it fits on a screen
 HIDES_THE_NOUN = re.compile(r"(Manager|Handler|Helper|Wrapper|Utils?|Factory)$")
 LAYER = {unit: i for i, row in enumerate(table.LAYERS) for unit in row}
 
@@ -117,6 +118,7 @@ def misshapen(module: Module) -> Iterator[str]:
     lines = module.text.count("\n")
     if lines > LONGEST:
         yield f"{module.name} has {lines} lines, more than {LONGEST}: split it"
+    yield from lengthy(module)
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ClassDef) and HIDES_THE_NOUN.search(node.name):
             yield f"{module.name}:{node.lineno}: class {node.name} hides its noun"
@@ -124,6 +126,14 @@ def misshapen(module: Module) -> Iterator[str]:
             yield f"{module.name}:{node.lineno} catches what it cannot name, and is no edge in tests/architecture.py"
         if isinstance(node, ast.BinOp) and is_duration(node):
             yield f"{module.name}:{node.lineno} takes a duration from time.time(), which jumps"
+
+
+def lengthy(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > LONGEST_FUNCTION:
+                yield f"{module.name}:{node.lineno}: {node.name} has {lines} lines, more than {LONGEST_FUNCTION}"
 
 
 def is_broad(node: ast.ExceptHandler) -> bool:
@@ -141,6 +151,13 @@ def is_duration(node: ast.BinOp) -> bool:
 
 def test_every_file_is_in_its_layer_and_every_library_behind_its_door() -> None:
     assert violations(modules()) == []
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    """In the packages they are violations; here are the other folders."""
+    paths = sorted(path for folder in ("tests", "loadtests") for path in (ROOT / folder).rglob("*.py"))
+    found = (Module(dotted(path.relative_to(ROOT)), path.read_text()) for path in paths)
+    assert [said for module in found for said in lengthy(module)] == []
 
 
 def test_the_tables_name_nothing_that_is_not_there() -> None:
@@ -198,6 +215,7 @@ def plant(file: str, text: str) -> list[str]:
         ("serving/record.py", "try: pass\nexcept (OSError, BaseException): pass", "catches what it cannot name"),
         ("serving/record.py", "import time\nelapsed = time.time() - 5", "takes a duration from time.time()"),
         ("serving/record.py", "\n" * 400, "more than 400: split it"),
+        ("serving/record.py", "def f():" + "\n    pass" * 40, "f has 41 lines, more than 40"),
     ],
 )
 def test_a_planted_violation_is_found(file: str, text: str, said: str) -> None:
