@@ -11,9 +11,16 @@ from serving.protocol import Array
 
 
 def declared(manifest: Manifest, layout: Layout) -> list[Feature]:
-    """The features whose tensor the records have, and the prediction, for `tensors` of such records."""
-    inputs = {tensor.name for tensor in layout.inputs}
-    found = [feature for feature in manifest.features if feature.input in inputs]
+    """The features whose tensor the records have, and the prediction, for `tensors` of such records.
+
+    Raises ValueError where their rows are too narrow for a feature.
+    """
+    widths = {tensor.name: prod(tensor.shape) for tensor in layout.inputs}
+    found = [feature for feature in manifest.features if feature.input in widths]
+    for feature in found:
+        number, width = feature.column or 0, widths[feature.input]
+        if number >= width:
+            raise ValueError(f"feature {feature.name!r} is column {number} of {feature.input!r}, which has {width}")
     return [*found, Feature(PREDICTION, PREDICTION)] if _predicted(manifest, layout) else found
 
 
@@ -44,7 +51,7 @@ def tensors(bundle: Bundle, manifest: Manifest) -> dict[str, Array]:
 
 
 def column(array: Array, number: int | None) -> Array:
-    """Column `number` of an array [rows, …]; None: its only one.
+    """Column `number` of an array [rows, …]; None: its only one. Raises IndexError where rows are too narrow.
 
     >>> import numpy as np
     >>> column(np.arange(6).reshape(3, 2), 1).tolist(), column(np.zeros((0, 1)), None).tolist()

@@ -16,8 +16,9 @@ from monitors.labels import Label, LabelStore
 from monitors.ledger import Ledger, Sealed
 from monitors.reference import PREDICTION
 from monitors.scorecard import scorecard
-from monitors.slot import LOSS_UNIT
+from monitors.slot import LOSS_UNIT, ROWS, Counts
 from serving.config import Monitors
+from serving.manifest import Segment
 from serving.record import Column, Record
 from tests.monitors.traffic import FEATURES, START, manifest, packed, profile, record, stream
 
@@ -191,6 +192,36 @@ def test_unknown_versions_failed_requests_and_tensors_that_do_not_fit_are_counte
     assert subject.books["m", "1"].failed == 1
     ingest(subject, [record(["z"], X, [START + 7200])])
     assert [c.counts.cells["_prediction"].sum() for c in subject.seal().slots] == [2]
+
+
+@pytest.mark.parametrize("width", [0, FEATURES - 1])
+@pytest.mark.parametrize("unit", ["row", f"cluster:x{FEATURES - 1}"])
+def test_rows_narrower_than_declared_cost_only_themselves(
+    unit: str, width: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What they lack names clusters and segments, and they come between rows that are whole."""
+    lacking = f"x{FEATURES - 1}"
+    version = Version(msgspec.structs.replace(manifest(), segments=(Segment(lacking, edges=(0.0,)),)), profile())
+    x, narrow = np.random.default_rng(1).normal(size=(40, FEATURES)).astype(np.float32), list[Record]()
+    whole = [record([f"r{k}"], x[k : k + 1], [START + k], of=version.manifest) for k in range(40)]
+    for k, one in enumerate(whole[::4]):
+        cut = Column.of("FP32", one.inputs["x"].array()[:, :width])
+        narrow.append(msgspec.structs.replace(one, ids=[f"n{k}"], inputs={"x": cut}))
+    alone, mixed = (ledger(msgspec.structs.replace(SETTINGS, unit=unit)) for _ in range(2))
+    of = {("m", "1", version.manifest.digest): version}
+    alone.ingest(packed(whole), of, NOW)
+    for k in range(10):
+        mixed.ingest(packed([*whole[4 * k : 4 * k + 2], narrow[k], *whole[4 * k + 2 : 4 * k + 4]]), of, NOW)
+    assert (mixed.marks.dropped, mixed.books["m", "1"].expected) == ({"unreadable": 10}, 40)
+    assert f"feature 'x{width}' is column {width} of 'x', which has {width}" in caplog.text
+    (expected,), (found,) = (subject.seal(START + 9999).slots for subject in (alone, mixed))
+    expected.counts.add(Counts(10, {ROWS: np.array([10])}))
+    assert parts(found.counts) == parts(expected.counts) and (found.counts.clusters is None) == (unit == "row")
+
+
+def parts(counts: Counts) -> tuple[object, ...]:
+    cells = {name: cells.tolist() for name, cells in counts.cells.items()}
+    return counts.rows, cells, counts.sample, counts.clusters, counts.contents
 
 
 def test_a_shadow_is_counted_for_its_version_and_gets_the_same_label() -> None:
