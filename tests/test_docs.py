@@ -8,9 +8,11 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from monitors import exporter
-from serving import config, metrics
+from serving import cli, config, metrics
 from serving.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -74,3 +76,21 @@ def test_every_example_of_a_configuration_is_accepted(document: Path, tmp_path: 
 def test_every_link_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
     assert [link for link in links if ":" not in link and not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_and_option_is_one_that_can_be_typed(document: Path) -> None:
+    text = document.read_text().replace("\\\n", " ")
+    said = re.findall(r"^ *gaugeway (.+)", text, re.MULTILINE) + re.findall(r"`gaugeway ([^`]+)`", text)
+    assert [one for one in said if unknown(get_command(cli.app), one.partition(" #")[0].split())] == []
+
+
+def unknown(command: Any, words: list[str]) -> list[str]:
+    """Of words behind `command` those that it does not know: names of commands, and options."""
+    while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
+        names, words = words[0].split("|"), words[1:]
+        if wrong := [name for name in names if name not in command.commands]:
+            return wrong
+        command = command.commands[names[0]]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return [word for word in words if word.startswith("--") and word.partition("=")[0] not in known | {"--help"}]
