@@ -22,7 +22,7 @@ SYSTEM := wrk:wrk /usr/lib/postgresql/*/bin/initdb:postgresql promtool:prometheu
 help:
 	@echo "make setup    what Gaugeway and its demo need, into $(VENV)"
 	@echo "make demo     the demo; options: make demo DEMO=\"--days 30 --exit\""
-	@echo "make test     every test, fast ones first; a part: make test TESTS=tests/test_record.py"
+	@echo "make test     every test; a part: make test TESTS=tests/test_record.py"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    Gaugeway beside its peers on the same models; five minutes: make bench QUICK=1;"
 	@echo "              a part: make bench BENCH=\"--peers triton,gaugeway --rounds 3\""
@@ -41,7 +41,7 @@ demo: setup
 	$(BIN)/gaugeway demo $(DEMO)
 
 test: dev system
-	$(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadgroup)
+	$(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadgroup --no-loadscope-reorder)
 
 lint: dev
 	$(BIN)/ruff check .

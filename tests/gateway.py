@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 import httpx
 
+from serving.config import load
+from serving.publishing import publish
+from serving.repository import Repository
+
 T = TypeVar("T")
 
 CONFIG = """
@@ -100,10 +104,11 @@ def running(
     """
     data, config = folder / "data", folder / "gaugeway.toml"
     config.write_text(CONFIG.format(data=data, retries=retries, gateway=gateway) + extra)
+    repository = Repository.of(load(config, {}))
     for name, model in models.items():
         file = folder / f"{name}.onnx"
         file.write_bytes(model)
-        gaugeway("publish", name, str(file), "--config", str(config))
+        publish(repository, name, file)
     with started(config, data) as up:
         yield up
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -43,7 +44,8 @@ controller_port = 0
 class Patient:
     """A folder with a configuration, a published version and a home, in which nothing is wrong."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, published: Path) -> None:
+        """`published` is a data folder, of which it gets a copy: publishing takes a second."""
         self.place, self.data, self.environ = place, place / "data", {"HOME": str(place)}
         self.file = place / "gaugeway.toml"
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -52,9 +54,7 @@ class Patient:
         self.token.parent.mkdir()
         self.token.write_text("secret")
         self.token.chmod(0o600)
-        model = place / "model.onnx"
-        model.write_bytes(models.linear())
-        publishing.publish(Repository.of(load(self.file, {})), "m", model)
+        shutil.copytree(published, self.data)
         self.data.chmod(0o755)
 
     def configure(self, gateway: str = "", ray: str = "") -> None:
@@ -80,9 +80,18 @@ def _here(one: Finding) -> bool:
     return one.check not in ("ray dashboard", "ray head", "memory")
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("published")
+    (place / "gaugeway.toml").write_text(HEALTHY.format(data=place / "data", gateway="", ray=""))
+    (place / "model.onnx").write_bytes(models.linear())
+    publishing.publish(Repository.of(load(place / "gaugeway.toml", {})), "m", place / "model.onnx")
+    return place / "data"
+
+
 @pytest.fixture
-def patient(tmp_path: Path) -> Iterator[Patient]:
-    patient = Patient(tmp_path)
+def patient(tmp_path: Path, published: Path) -> Iterator[Patient]:
+    patient = Patient(tmp_path, published)
     yield patient
     for process in patient.processes:
         process.kill()

@@ -12,13 +12,8 @@ from serving.demo.traffic import Traffic
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("flights") / "flights.parquet"
-
-
-@pytest.fixture(scope="module")
-def flights(cache: Path) -> Traffic:
-    return load(source(), cache)
+def flights(flights_file: Path) -> Traffic:
+    return load(source(), flights_file)
 
 
 def column(flights: Traffic, name: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
@@ -88,7 +83,7 @@ def test_departures_counts_the_schedule_of_the_hour(flights: Traffic) -> None:
     assert column(flights, "departures")[some] == expected
 
 
-def test_the_cache_gives_the_same(flights: Traffic, cache: Path) -> None:
-    again = load(source(), cache)
+def test_the_cache_gives_the_same(flights: Traffic, flights_file: Path) -> None:
+    again = load(source(), flights_file)
     assert again.ids == flights.ids
     assert np.array_equal(again.rows, flights.rows, equal_nan=True)

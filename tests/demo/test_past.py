@@ -21,9 +21,9 @@ SETTINGS = Monitors(block_s=86400.0, false_pages_per_90_days=0.9)  # one false p
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(flights_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("past")
-    past.write(folder, load(source(), folder / "all.parquet"))
+    past.write(folder, load(source(), flights_file))
     return folder
 
 
@@ -71,10 +71,10 @@ def test_september_was_the_best_month_though_the_temperature_had_drifted_far(yea
 
 
 @pytest.mark.soak
-def test_a_reference_that_was_not_learned_from_shows_no_harm(folder: Path) -> None:
+def test_a_reference_that_was_not_learned_from_shows_no_harm(folder: Path, flights_file: Path) -> None:
     """The loss of the days that the model has not seen is 0.157, not 0.135; summer and December exceed what that
     allows by too little for so few days."""
-    past.write_reference(folder, load(source(), folder / "all.parquet"))
+    past.write_reference(folder, load(source(), flights_file))
     found = backtest(folder / "reference.parquet", folder / "flights.parquet", COLUMNS, SETTINGS)
     evidence = {str(block.start)[:10]: block.risk.log_e for block in found.blocks if block.risk}
     assert alarms(found, severity="page") == []

@@ -16,13 +16,17 @@ from serving.up import with_ports
 QUIET = Console(quiet=True)
 
 
-def test_both_versions_are_published_with_profiles_and_a_second_time_from_what_was_kept(tmp_path: Path) -> None:
-    traffic = flights.load(flights.source(), tmp_path / "flights.parquet")
+def test_both_versions_are_published_with_profiles_and_a_second_time_from_what_was_kept(
+    tmp_path: Path, flights_file: Path
+) -> None:
+    traffic = flights.load(flights.source(), flights_file)
     trained = train(traffic, tmp_path, QUIET)
     assert train(traffic, tmp_path, QUIET) == trained
     config = configure(tmp_path / "gateway")
-    for _ in range(2):  # the second begins anew
-        fill(config, trained, QUIET)
+    fill(config, trained[:1], QUIET)
+    (config.data / "of-the-first").touch()
+    fill(config, trained, QUIET)  # begins anew
+    assert not (config.data / "of-the-first").exists()
     repository = Repository.of(config)
     assert [manifest.version for manifest in repository.manifests("flights")] == list(WEIGHTS)
     for manifest in repository.manifests("flights"):

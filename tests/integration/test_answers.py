@@ -16,6 +16,8 @@ from tests.conformance.models import conformance
 from tests.gateway import Gateway
 from tests.integration.calls import body
 
+pytestmark = pytest.mark.xdist_group("one gateway")
+
 ROWS = (1, 2, 7, 256, 257, 1000)
 TRITON = """
 import sys

@@ -16,6 +16,8 @@ from tests import models
 from tests.gateway import Gateway, until
 from tests.integration.calls import infer
 
+pytestmark = pytest.mark.xdist_group("one gateway")
+
 MODEL = "labelled"
 
 

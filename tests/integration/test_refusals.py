@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from serving.config import load
+from serving.manifest import Manifest
+from serving.repository import Repository
 from tests import models
 from tests.faults import processes
 from tests.gateway import Gateway, gaugeway
 from tests.integration.calls import one_sentence
+
+pytestmark = pytest.mark.xdist_group("one gateway")
 
 NOT_TO_BE_SERVED: dict[str, Callable[[], bytes]] = {
     "not ONNX": lambda: b"a picture of a cat",
@@ -40,7 +45,6 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     [
         ("[gateway]\nprot = 1\n", ["prot", "did you mean `port`"]),
         ("[models.m]\nwieghts = { 1 = 1.0 }\n", ["wieghts", "did you mean `weights`"]),
-        ("[models.m]\nweights = { 1 = 1.5 }\n", ["1", "$.models.m.weights"]),
         ("[models.m]\nweights = { 1 = 0.5, 2 = 0.6 }\n", ["add up to 1", "1.1"]),
     ],
 )
@@ -51,21 +55,21 @@ def test_a_wrong_configuration(tmp_path: Path, text: str, named: list[str]) -> N
 
 @pytest.mark.parametrize("what", NOT_TO_BE_SERVED)
 def test_a_file_that_will_not_be_served(gateway: Gateway, tmp_path: Path, what: str) -> None:
-    before = gateway.call("models", "--json").stdout
+    before = _published(gateway)
     file = tmp_path / "model.onnx"
     file.write_bytes(NOT_TO_BE_SERVED[what]())
     done = gateway.call("publish", "refused", str(file), check=False)
     assert done.returncode == 1 and len(one_sentence(done.stderr)) > 30
-    assert gateway.call("models", "--json").stdout == before
+    assert _published(gateway) == before
 
 
 def test_other_content_under_the_same_version(gateway: Gateway, tmp_path: Path) -> None:
-    before = gateway.call("models", "--json").stdout
+    before = _published(gateway)
     file = tmp_path / "model.onnx"
     file.write_bytes(models.linear((5.0, 5.0)))
     done = gateway.call("publish", "linear", str(file), "--version", "1", check=False)
     assert done.returncode == 1 and "another version" in one_sentence(done.stderr)
-    assert gateway.call("models", "--json").stdout == before
+    assert _published(gateway) == before
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,6 @@ def test_other_content_under_the_same_version(gateway: Gateway, tmp_path: Path) 
     [
         (["1=0.5", "99=0.5"], "no version '99'"),
         (["1=0.5"], "add up to 1"),
-        (["1=1.5"], "0..1"),
         (["1=-1"], "0..1"),
         (["1=much"], "0..1"),
         (["1"], "key=value"),
@@ -91,6 +94,10 @@ def test_a_route_of_a_model_that_is_not_there(gateway: Gateway) -> None:
     done = gateway.call("route", "no-such-model", "1=1", check=False)
     assert done.returncode == 1 and "no-such-model" in one_sentence(done.stderr)
     assert "no-such-model" not in json.loads(gateway.call("status", "--json").stdout)["models"]
+
+
+def _published(gateway: Gateway) -> list[Manifest]:
+    return Repository.of(load(gateway.config, {})).manifests()
 
 
 def _up(folder: Path, text: str) -> str:

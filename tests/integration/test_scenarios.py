@@ -14,6 +14,8 @@ from serving.demo.flights import CATEGORICAL, FEATURES, load, source
 from tests.gateway import Gateway, until
 from tests.integration.calls import one_sentence, sample
 
+pytestmark = pytest.mark.xdist_group("one gateway")
+
 MODEL = "flights-of-a-scenario"
 
 

@@ -5,9 +5,12 @@ import json
 import httpx
 import numpy as np
 import psutil
+import pytest
 
 from tests.gateway import Gateway
 from tests.integration.calls import infer, sample
+
+pytestmark = pytest.mark.xdist_group("one gateway")
 
 
 def test_status_names_models_versions_processes_replicas_and_monitors(gateway: Gateway) -> None:

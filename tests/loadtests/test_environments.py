@@ -1,11 +1,9 @@
 """Environments are made once, made anew for another list, and never half."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from loadtests import environments
 from loadtests.environments import MARK, NotInstalled, environment, folder_of, versions
 
 
@@ -15,14 +13,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "gaugeway-bench"
 
 
-def test_an_environment_is_made_once(tmp_path: Path, cache: Path) -> None:
+def test_an_environment_that_was_interrupted_is_made_again_and_then_kept(tmp_path: Path, cache: Path) -> None:
     requirements = tmp_path / "peer.txt"
     requirements.write_text("# nothing\n")
+    folder = folder_of(requirements)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text("half")
     python = environment(requirements)
     assert python.is_relative_to(cache) and "pip" in versions(python, ("pip",))
-    (folder_of(requirements) / "kept").touch()
+    (folder / "kept").touch()
     assert environment(requirements) == python
-    assert (folder_of(requirements) / "kept").exists()
+    assert (folder / "kept").exists()
 
 
 def test_another_list_has_another_environment(tmp_path: Path) -> None:
@@ -39,14 +40,3 @@ def test_a_failure_is_told_and_leaves_nothing_that_counts_as_made(tmp_path: Path
     with pytest.raises(NotInstalled, match=r"no-such-package.whl.*all of it: "):
         environment(requirements)
     assert not (folder_of(requirements) / MARK).exists()
-
-
-def test_what_was_interrupted_is_done_again(tmp_path: Path) -> None:
-    requirements = tmp_path / "peer.txt"
-    requirements.write_text("# nothing\n")
-    folder = folder_of(requirements)
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin" / "python").write_text("half")
-    said = subprocess.run([environment(requirements), "-c", "print('whole')"], capture_output=True, text=True)
-    assert said.stdout == "whole\n"
-    assert environments.cache() in folder.parents

@@ -26,8 +26,8 @@ PATCHES = {"locust", "gevent"}
 
 
 @pytest.fixture(scope="module")
-def flights(tmp_path_factory: pytest.TempPathFactory) -> Traffic:
-    return load(source(), tmp_path_factory.mktemp("flights") / "flights.parquet")
+def flights(flights_file: Path) -> Traffic:
+    return load(source(), flights_file)
 
 
 def test_examples() -> None:

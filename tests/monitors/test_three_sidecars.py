@@ -4,6 +4,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ class Trio:
     def __init__(self, folder: Path, database: str = "") -> None:
         folder.mkdir()
         self.all = [Process(folder / name, folder, database) for name in "abc"]
-        for process in self.all:
-            process.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Process.start, self.all))
 
     def kill(self, process: Process) -> None:
         assert process.end(signal.SIGKILL) == -signal.SIGKILL
