@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 
 from monitors.bundle import Bundle
-from monitors.reference import PREDICTION
+from monitors.reference import PREDICTION, Profile
 from serving.manifest import Feature, Manifest
 from serving.packed import Layout
 from serving.protocol import Array
@@ -35,11 +35,20 @@ def clustering(unit: str, features: Sequence[Feature]) -> Feature | None:
     return next((feature for feature in features if feature.name == name), None) if name else None
 
 
-def unclustered(unit: str, features: Sequence[Feature]) -> tuple[str, ...]:
-    """A sentence for people where clusters are the unit and cannot be told apart."""
-    if not unit.startswith("cluster:") or clustering(unit, features) is not None:
+def of_unit(unit: str, features: Sequence[Feature], profile: Profile | None) -> tuple[str, ...]:
+    """A sentence for people where clusters cannot be told apart, or the reference counts other rows than live."""
+    _, _, named = unit.partition(":")
+    if named and clustering(unit, features) is None:
+        return (f"nothing is judged but harm: monitors.unit is {unit!r}, and the version declares no such feature",)
+    return _miscounted(named, profile) if profile else ()
+
+
+def _miscounted(named: str, profile: Profile) -> tuple[str, ...]:
+    """A sentence where the reference counts other rows than live: there one of each `named` and block; "": all."""
+    if profile.cluster == named:
         return ()
-    return (f"nothing is judged but harm: monitors.unit is {unit!r}, and the version declares no such feature",)
+    then, now = (f"one of each {name} and block is" if name else "all are" for name in (profile.cluster, named))
+    return (f"of the reference's rows {then} counted, of live ones {now}: where these differ that is drift",)
 
 
 def tensors(bundle: Bundle, manifest: Manifest) -> dict[str, Array]:

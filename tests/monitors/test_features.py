@@ -2,7 +2,8 @@ import msgspec
 import numpy as np
 
 from monitors.bundle import bundles, join
-from monitors.features import column, declared, tensors
+from monitors.features import column, declared, of_unit, tensors
+from monitors.reference import build
 from serving.manifest import Feature, Manifest, Prediction
 from serving.protocol import Array, Signature
 from serving.record import Column, Record
@@ -103,3 +104,17 @@ def test_a_version_without_prediction() -> None:
 def test_bf16_is_read_as_the_number_it_is() -> None:
     bits = (np.array([1.5, -2.0, 0.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
     assert values(record(age=Column.of("BF16", bits)))["age"].tolist() == [1.5, -2.0, 0.0]
+
+
+def test_where_the_reference_counts_other_rows_that_is_said() -> None:
+    x = {"user": np.arange(800.0)}
+    every = build(x, {"user": "numeric"})
+    once = msgspec.structs.replace(every, cluster="user")
+    user = [Feature("user", "x", 0)]
+    assert of_unit("row", user, every) == of_unit("block", user, every) == of_unit("cluster:user", user, once) == ()
+    (said,) = of_unit("cluster:user", user, every)
+    assert said.startswith("of the reference's rows all are counted, of live ones one of each user and block is")
+    (said,) = of_unit("row", user, once)
+    assert said.startswith("of the reference's rows one of each user and block is counted, of live ones all are")
+    (said,) = of_unit("cluster:plane", user, every)
+    assert said.startswith("nothing is judged but harm")
