@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from loadtests.promise.nulls import NULLS
+from loadtests.promise.nulls import NULLS, alarms_of
 from monitors.calibration import CalibrationWatch, estimate, log_e
-from monitors.drift.e_detector import Floats, accumulated, log_mean_exp
+from monitors.drift.e_detector import Floats
 from monitors.loss import Calibration, Risk
 from monitors.reference import PREDICTION, Profile, build
 from monitors.slot import LOSS_UNIT, LabelCounts
@@ -34,13 +34,7 @@ def alarms(name: str, *, shift: float, bet: Bet = log_e) -> int:
     p = special.expit(np.nan_to_num(np.asarray(values, np.float64))).clip(0.03, 0.97)
     luck = np.repeat(rng.random(n // null.cluster_rows), null.cluster_rows)
     y, c = ((column.reshape(STREAMS, BLOCKS, ROWS)).mean(2) for column in (luck < p + shift, p))
-    s, found = np.zeros((STREAMS, *bet(y[:, 0], c[:, 0], np.full(STREAMS, M)).shape[1:])), 0
-    for block in range(BLOCKS):
-        s = accumulated(s, bet(y[:, block], c[:, block], np.full(STREAMS, M)))
-        alarm = log_mean_exp(s.reshape(STREAMS, -1)) >= np.log(A)
-        s[alarm] = 0.0
-        found += int(alarm.sum())
-    return found
+    return alarms_of((bet(y[:, block], c[:, block], np.full(STREAMS, M)) for block in range(BLOCKS)), A)
 
 
 @pytest.mark.parametrize("shift", [-M, 0.0, M])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
+from loadtests.promise.nulls import limit
 from monitors.budget import ALL
 from monitors.drift.joint import JOINT
 from monitors.monitor import Monitor
@@ -103,7 +103,7 @@ def test_the_promise_holds_for_all_features_together() -> None:
             monitor.fold(slot, count(PROFILE, live(rng, 200)))
             verdict = monitor.drift()[ALL]
             found, since = found + (verdict.alarm and verdict.since != since), verdict.since
-    assert found <= stats.poisson.ppf(0.999, 12 * 60 / 20)
+    assert found <= limit(12 * 60, 20)
 
 
 def test_the_budget_is_shared_by_the_pagers() -> None:

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from loadtests.promise import delays
 from loadtests.promise.mutants import MUTANTS
-from loadtests.promise.nulls import NULLS, Stream, alarms
+from loadtests.promise.nulls import NULLS, Stream, alarms, limit
 from monitors.drift.e_detector import CLIPS, Bettor, BlockBettor, Floats, accumulated, log_mean_exp
 
 A = 20.0
@@ -28,7 +27,7 @@ def streams() -> dict[str, list[Stream]]:
 
 def most(streams: int) -> int:
     """The upper limit of the promise: the count of alarms exceeds it with probability 0.001."""
-    return int(stats.poisson.ppf(0.999, streams * BLOCKS / A))
+    return limit(streams * BLOCKS, A)
 
 
 def test_there_are_a_thousand_null_streams() -> None:

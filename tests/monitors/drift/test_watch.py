@@ -3,8 +3,8 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from scipy import stats
 
+from loadtests.promise.nulls import limit
 from monitors.drift.tempering import live_design_effect
 from monitors.drift.watch import WINDOW_BLOCKS, AllWatch, SavedWatch, Watch, judge
 from monitors.reference import Marginal, marginal
@@ -118,7 +118,7 @@ def test_a_watch_keeps_the_promise(reference_rows: int, cluster: int, block_rows
             live = np.repeat(rng.normal(size=block_rows // cluster), cluster)
             watch.judge(watch.law.count(live), 1.0, np.log(20), 10)
             alarms += watch.verdict(np.log(20)).log_e >= np.log(20)
-    assert alarms <= stats.poisson.ppf(0.999, 25 * 40 / 20)
+    assert alarms <= limit(25 * 40, 20)
 
 
 def test_all_begins_again_after_an_alarm() -> None:
@@ -220,7 +220,7 @@ def thinned_alarms(block: Block, rows: int, kind: type[Watch] = Watch, days: int
     return found
 
 
-LIMIT = stats.poisson.ppf(0.999, 20 * 80 / 20)
+LIMIT = limit(20 * 80, 20)
 
 
 @pytest.mark.parametrize(
