@@ -1,7 +1,7 @@
 """The law of one feature over a few cells, and the rule that puts a value into its cell."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from monitors.sampling import ALPHA, reference_error
+from monitors.strata import STRATA, Strata
 from serving.protocol import Array
 
 Kind = Literal["numeric", "categorical"]
@@ -54,6 +55,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     correlation_s: float | UnsetType = UNSET  # after it block shares are independent; 0: none seen; unset: not measured
     medians: tuple[float, ...] = ()  # of the reference rows in each bin of a number; () in an older profile
     dispersions: tuple[float, ...] = ()  # the design effect of each cell; () where it is not known
+    strata: Strata | UnsetType = UNSET  # where hours are compared apart: then D and correlation are beyond the season
 
     @property
     def size(self) -> int:
@@ -91,8 +93,57 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def error(self) -> float:
-        """Total variation between `theta` and the law it estimates; see `reference_error`."""
+        """Total variation between `theta` and the law it estimates; see `reference_error`. Of hours the largest."""
+        if self.strata:
+            return float(self.hour_errors[list(self.strata.judged)].max())
         return reference_error(self.size, self.effective_rows, self.alpha)
+
+    @cached_property
+    def hour_errors(self) -> NDArray[np.float64]:
+        """As `error`, by hour of the week, shape (168,); all of them hold together with probability 1 - alpha."""
+        assert self.strata
+        alpha, rows = self.alpha / self.strata.size, self.strata.table.sum(1) / self.design_effect
+        errors = np.array([reference_error(self.size, n, alpha) for n in rows.tolist()])
+        return np.asarray(errors[STRATA[self.strata.by]])
+
+    def whole(self) -> "Marginal":
+        """With one reference for all hours."""
+        if not self.strata:
+            return self
+        return msgspec.structs.replace(self, **msgspec.structs.asdict(self.strata.whole), strata=UNSET)
+
+    def at(self, hour: int) -> "Marginal":
+        """The reference of an hour of the week alone, whose bounds hold together with those of the others."""
+        if not self.strata:
+            return self
+        counts = tuple(self.strata.table[STRATA[self.strata.by][hour]].tolist())
+        return msgspec.structs.replace(self, counts=counts, alpha=self.alpha / self.strata.size, strata=UNSET)
+
+    def expected(self, hours: Mapping[int, int]) -> NDArray[np.float64]:
+        """The law of so many rows by hour of the week, shape (K,), never 0; `theta` where hours are not known."""
+        if not self.strata or not hours:
+            return self.theta
+        rows = np.array(sorted(hours.items()))
+        theta: NDArray[np.float64] = rows[:, 1] @ self.strata.theta[rows[:, 0]] / rows[:, 1].sum()
+        return theta
+
+    def mixed(self, hours: Mapping[int, int]) -> "Marginal":
+        """The reference of so many rows by hour of the week: one law, as sure as the references of these hours.
+
+        Its counts add up to about as many as this one's, its design effect says what they are worth.
+        """
+        if not self.strata or not hours:
+            return self
+        found = np.array(sorted(hours.items()))
+        weight = np.bincount(STRATA[self.strata.by][found[:, 0]], found[:, 1], self.strata.size) / found[:, 1].sum()
+        rows = np.maximum(self.strata.table.sum(1), 1)
+        counts = self.rows * (weight @ (self.strata.table / rows[:, None]))
+        return msgspec.structs.replace(
+            self,
+            counts=tuple(np.rint(counts).astype(np.int64).tolist()),
+            design_effect=self.design_effect * self.rows * float((weight**2 / rows).sum()),
+            strata=UNSET,
+        )
 
     def cells(self, values: Array) -> NDArray[np.intp]:
         """The cell of each value, shape (n,), 0 <= cell < K."""

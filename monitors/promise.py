@@ -1,17 +1,22 @@
 """What an alarm promises and what that rests on, in plain words with a version's own numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from monitors.budget import PERIOD_S
 from monitors.drift.watch import WINDOW_BLOCKS
 from monitors.reference import Marginal, Profile
 from serving.config import Monitors
 
+ALL_HOURS = ", at all hours alike: drift is compared by hour, harm is not, so that hours of more loss are harm"
+MOST_NAMED = 5  # features that a sentence lists
 
-def of_alarm(run_blocks: float, block_s: float, assumptions: Iterable[str]) -> str:
+
+@lru_cache(4096)  # told again after every block
+def of_alarm(run_blocks: float, block_s: float, assumptions: tuple[str, ...]) -> str:
     """The promise of one alarm.
 
-    >>> of_alarm(6480, 3600, ["rows are independent"])
+    >>> of_alarm(6480, 3600, ("rows are independent",))
     'At most one false alarm in 270 days on average (6480 blocks of 1 h), as long as (1) rows are independent.'
     """
     days = run_blocks * block_s / 86400
@@ -37,12 +42,28 @@ def of_drift(laws: Mapping[str, Marginal], profile: Profile, settings: Monitors)
     share = "on average over a block" if settings.unit == "block" else "whatever came before them"
     same = (
         f"without drift at most {settings.tolerance:g} of the rows, {share}, leave the cells that"
-        f" a feature has in the reference, beyond what the reference itself may be wrong by (at most"
+        f" a feature has in the reference{_hours(laws)}, beyond what the reference itself may be wrong by (at most"
         f" {laws[blunt].error:.3f}, for {blunt}; more with probability {laws[blunt].alpha:g} a feature)"
     )
     if settings.unit == "block":
         return same, _blocks_apart(laws, profile, settings)
     return same + _once(settings.unit), _apart(laws, profile, settings)
+
+
+def _hours(laws: Mapping[str, Marginal]) -> str:
+    """At which hours, where these are compared apart."""
+    alike: dict[str, list[str]] = {}
+    for name, law in laws.items():
+        alike.setdefault(f"by {law.strata.by} ({law.strata.zone})" if law.strata else "", []).append(name)
+    whole = alike.pop("", None)
+    if not alike:
+        return ""
+    said = [f"{_named(names)} {by}" for by, names in alike.items()]
+    return f" at the same hours ({'; '.join(said)}{f'; {_named(whole)} at all hours together' if whole else ''})"
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} features"
 
 
 def _once(unit: str) -> str:

@@ -6,7 +6,16 @@ from numpy.typing import NDArray
 
 from monitors.binning import BINS, category_law, number_law, typed
 from monitors.marginal import EXTRA, Kind, Marginal, cast
-from monitors.sampling import MIN_BLOCKS, correlation_s, dispersion, dispersions, fewest_rows, most_cells
+from monitors.sampling import (
+    MIN_BLOCKS,
+    Expected,
+    correlation_s,
+    dispersion,
+    dispersions,
+    fewest_rows,
+    most_cells,
+)
+from monitors.strata import HOUR_S, Fit, Whole, chosen
 from serving.errors import PublishRefused
 from serving.protocol import Array
 
@@ -47,20 +56,40 @@ class Tally:
         """Blocks of time that have rows."""
         return len(self._blocks)
 
-    def add(self, values: Array, first: int, blocks: Numbers, place: NDArray[np.intp]) -> None:
-        """Count rows, shape (n,), the first of which is row `first`; row i lies in block `blocks[place[i]]`."""
+    @property
+    def size(self) -> int:
+        """Number of cells, K."""
+        return self._law.size
+
+    def add(self, values: Array, first: int, blocks: Numbers, place: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Count rows, shape (n,), the first of which is row `first`; row i lies in block `blocks[place[i]]`.
+
+        Returns the cell of each.
+        """
         if self._law.kind == "numeric":
             values = cast(values, self._law.dtype)
             self._stretch(values)
-        cells = self._wide.cells(values)
+        cells = self.cells(values)
         begin, end = np.searchsorted(self._alone, (first, first + len(values)))
         cells[self._alone[begin:end] - first] = len(self._law.categories) + 1
         size = self._law.size
         counts = np.bincount(place * size + cells, minlength=len(blocks) * size).reshape(-1, size)
         self._merge(blocks, counts)
+        return cells
 
-    def law(self, block_s: float | None) -> Marginal:
-        """The law of all rows. With `block_s`, the length of a block, its clusters are measured."""
+    def cells(self, values: Array) -> NDArray[np.intp]:
+        """The cell of each, shape (n,), of rows that are not counted."""
+        return self._wide.cells(values)
+
+    def season(self, block_s: float, zone: str) -> tuple[Fit | None, str]:
+        """By which hours the rows are to be compared, as from `strata.chosen`; blocks lie within hours."""
+        if len(self._blocks) < MIN_BLOCKS:
+            return None, f"the reference holds fewer than {MIN_BLOCKS} blocks"
+        hours = np.floor(self._blocks * block_s / HOUR_S).astype(np.int64)
+        return chosen(self._counts, hours, zone, self._law.alpha)
+
+    def law(self, block_s: float | None, season: Fit | None = None, zone: str = "UTC") -> Marginal:
+        """The law of all rows. With `block_s`, the length of a block, its clusters are measured, beyond its season."""
         empty = self._low > self._high
         law = msgspec.structs.replace(
             self._law,
@@ -68,22 +97,27 @@ class Tally:
             high=0.0 if empty else self._high,
             counts=tuple(self._counts.sum(0).tolist()),
         )
-        if block_s is not None:
-            law = self._clustered(law, block_s)
-        return msgspec.structs.replace(law, unfit=_unfit(law, self._bins))
-
-    def _clustered(self, law: Marginal, block_s: float) -> Marginal:
+        if block_s is None or len(self._blocks) < MIN_BLOCKS:
+            return self._examined(law)
         n = self._counts.sum(1)
-        if len(n) < MIN_BLOCKS:
-            return law
-        correlation = correlation_s(self._counts, self._blocks, block_s)
+        law = msgspec.structs.replace(law, block_rows=float((n**2).sum() / n.sum()))
+        whole = self._examined(self._clustered(law, block_s, None))
+        if season is None:
+            return whole
+        law = msgspec.structs.replace(law, strata=season.strata(zone, _whole(whole)))
+        return self._examined(self._clustered(law, block_s, season.expected))
+
+    def _clustered(self, law: Marginal, block_s: float, expected: Expected | None) -> Marginal:
+        correlation = correlation_s(self._counts, self._blocks, block_s, expected)
         return msgspec.structs.replace(
             law,
-            design_effect=dispersion(self._counts),
-            dispersions=dispersions(self._counts),
-            block_rows=float((n**2).sum() / n.sum()),
+            design_effect=dispersion(self._counts, expected),
+            dispersions=dispersions(self._counts, expected),
             correlation_s=msgspec.UNSET if correlation is None else correlation,
         )
+
+    def _examined(self, law: Marginal) -> Marginal:
+        return msgspec.structs.replace(law, unfit=_unfit(law, self._bins))
 
     def _stretch(self, values: Array) -> None:
         finite = values[np.isfinite(values)]
@@ -109,3 +143,12 @@ def _unfit(law: Marginal, bins: int) -> str:
     if bins < 2:
         return f"reference too small: {law.rows} rows, {fewest_rows(EXTRA + 2, law.alpha)} are needed"
     return f"reference too small: its {law.worth}" if law.error > MAX_CLUSTERED_ERROR else ""
+
+
+def _whole(law: Marginal) -> Whole:
+    return Whole(
+        design_effect=law.design_effect,
+        dispersions=law.dispersions,
+        correlation_s=law.correlation_s,
+        unfit=law.unfit,
+    )

@@ -6,6 +6,7 @@ from typing import cast, get_args
 
 import msgspec
 
+from monitors.strata import is_zone
 from serving import config
 from serving.errors import BadRequest
 from serving.manifest import Feature, Kind, Prediction, Segment, Task, check_tolerance, parse_prediction
@@ -32,6 +33,10 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """The column of `reference` that holds the truth."""
     time: str | None = None
     """The column of `reference` that holds the rows' time."""
+    time_zone: str = "UTC"
+    """By whose clock `time` falls into hours of the week, as in ``Europe/Berlin``."""
+    cluster: str | None = None
+    """The feature that names clusters: of each value and block one row of `reference` is counted, as live."""
     block_s: float = 86400.0
     """Design effects are measured on blocks of so many seconds of `time`."""
     threshold: float = 0.5
@@ -61,9 +66,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
             check_name("version", self.version)
         if self.task is not None and self.task not in get_args(Task):
             raise BadRequest(f"--task must be {' or '.join(get_args(Task))}, got {self.task!r}")
-        for option, column in (("--label", self.label), ("--time", self.time)):
+        for option, column in (("--label", self.label), ("--time", self.time), ("--cluster", self.cluster)):
             if column is not None and self.reference is None:
                 raise BadRequest(f"{option} names a column of the reference rows: give them with --reference")
+        if not is_zone(self.time_zone):
+            raise BadRequest(f"--time-zone must be a name that this machine knows, as UTC, got {self.time_zone!r}")
         for option, value in (("--threshold", self.threshold), ("--quantile", self.quantile)):
             if not 0 < value < 1:
                 raise BadRequest(f"{option} must lie between 0 and 1, got {value:g}")
@@ -85,10 +92,14 @@ class Description(msgspec.Struct, frozen=True):
 
 def describe(declared: Declaration, signature: Signature) -> Description:
     """Of a declaration that was checked; its segments need the reference too. Raises BadRequest."""
+    features = resolve_features(declared.features, signature)
+    if declared.cluster is not None and declared.cluster not in {feature.name for feature in features}:
+        there = ", ".join(repr(feature.name) for feature in features) or "none"
+        raise BadRequest(f"--cluster must name a feature, got {declared.cluster!r}; the features are {there}")
     return Description(
         cast("Task | None", declared.task),
         resolve_prediction(declared.prediction, signature) if declared.prediction else None,
-        resolve_features(declared.features, signature),
+        features,
         declared.label,
         declared.threshold,
         declared.quantile,

@@ -71,7 +71,10 @@ def publish(
 
 def _question(rows: Path, declared: Declaration, said: Description) -> Question:
     kinds = declared_kinds(declared.features, said.features)
-    return Question(rows, said.features, kinds, said.prediction, said.task, said.label, declared.time, declared.block_s)
+    return Question(
+        rows, said.features, kinds, said.prediction, said.task, said.label, declared.time, declared.block_s,
+        declared.cluster, declared.time_zone,
+    )  # fmt: skip
 
 
 def _runs(

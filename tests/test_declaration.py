@@ -1,5 +1,7 @@
 """What is wrong with a declaration is said in a sentence, and before anything of it is done."""
 
+from pathlib import Path
+
 import pytest
 
 from serving.declaration import Declaration, describe
@@ -24,6 +26,8 @@ SIGNATURE = Signature(
         (Declaration(task="ranking"), "--task must be classification or regression, got 'ranking'"),
         (Declaration(label="late"), "--label names a column of the reference rows: give them with --reference"),
         (Declaration(time="at"), "--time names a column of the reference rows"),
+        (Declaration(time_zone="Nowhere"), "--time-zone must be a name that this machine knows"),
+        (Declaration(cluster="user"), "--cluster names a column of the reference rows"),
         (Declaration(threshold=1.0), "--threshold must lie between 0 and 1, got 1"),
         (Declaration(quantile=0.0), "--quantile must lie between 0 and 1, got 0"),
         (Declaration(batch_tolerance=-1.0), "--batch-tolerance must be a finite number, 0 or more, got -1"),
@@ -64,3 +68,9 @@ def test_what_is_said_is_in_the_terms_of_the_signature() -> None:
     found = describe(Declaration(prediction="probabilities:1", features=["a", "b:categorical"]), SIGNATURE)
     assert found.prediction == Prediction("probabilities", 1)
     assert found.features == (Feature("a", "x", 0), Feature("b", "x", 1, "categorical"))
+
+
+def test_clusters_are_named_by_a_feature() -> None:
+    declared = Declaration(features=["a", "b"], reference=Path("rows.csv"), cluster="user")
+    with pytest.raises(BadRequest, match="--cluster must name a feature, got 'user'; the features are 'a', 'b'"):
+        describe(declared, SIGNATURE)

@@ -1,6 +1,6 @@
 """When a feature or the loss changed: the likeliest of the kept blocks to be the first one after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -19,12 +19,21 @@ class Onset(msgspec.Struct, frozen=True, array_like=True):
     latest: float
 
 
-def locate(law: Marginal, counts: NDArray[np.int64], ends: Sequence[float], design_effect: float = 1.0) -> Onset:
+def locate(
+    law: Marginal,
+    counts: NDArray[np.int64],
+    ends: Sequence[float],
+    design_effect: float = 1.0,
+    hours: Sequence[Mapping[int, int]] = (),
+) -> Onset:
     """Which of the blocks with `counts`, shape (blocks, K), at least one, no longer follows what came before.
 
     The maximum over t of the likelihood of one law up to block t and another from it on. The first law is estimated
     from the reference and the blocks before t, the second from the others; rows count 1/D, so that clusters of up to
     D rows do not pass for evidence. (Hinkley 1970, *Inference about the change-point*, Biometrika.)
+
+    Where `hours` are compared apart, the blocks' rows by hour of the week, a law is one ratio for each cell to what is
+    usual at these hours, and rows are Poisson variables: then the season does not pass for a change.
 
     >>> from monitors.reference import marginal
     >>> law, rng = marginal(np.arange(2000.0), "numeric"), np.random.default_rng(1)
@@ -34,8 +43,14 @@ def locate(law: Marginal, counts: NDArray[np.int64], ends: Sequence[float], desi
     """
     rows = counts / design_effect
     after = rows[::-1].cumsum(0)[::-1]
-    before = rows.cumsum(0) - rows + law.theta * law.effective_rows
-    return likeliest(_fit(before) + _fit(after), ends)
+    known = law.theta * law.effective_rows
+    before = rows.cumsum(0) - rows + known
+    if not hours:
+        return likeliest(_fit(before) + _fit(after), ends)
+    usual = rows.sum(1, keepdims=True) * np.stack([law.expected(block) for block in hours])
+    usual_after = usual[::-1].cumsum(0)[::-1]
+    usual_before = usual.cumsum(0) - usual + known
+    return likeliest(_gain(before, usual_before) + _gain(after, usual_after), ends)
 
 
 def likeliest(nats: NDArray[np.float64], ends: Sequence[float]) -> Onset:
@@ -62,3 +77,9 @@ def _fit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     share = rows / rows.sum(1, keepdims=True)
     fit: NDArray[np.float64] = (rows * np.log(np.where(rows > 0, share, 1.0))).sum(1)
     return fit
+
+
+def _gain(rows: NDArray[np.float64], usual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the likeliest ratios of `rows` to what is `usual`, shapes (blocks, K), gain over a ratio of 1, in nats."""
+    gain: NDArray[np.float64] = (rows * np.log(np.where(rows > 0, rows / usual, 1.0))).sum(1)
+    return gain

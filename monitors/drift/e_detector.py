@@ -53,6 +53,11 @@ class Bettor:
         won: Floats = (counts[..., None, :] * self.log_e()).sum(-1) / np.asarray(design_effect)[..., None]
         return won
 
+    @staticmethod
+    def together(won: Floats, rows: NDArray[np.int64]) -> Floats:
+        """Log winnings of a block, shape (…, clips), from those of its parts, shape (…, parts, clips), with `rows`."""
+        return np.asarray(won.sum(-2))
+
     def log_e(self) -> Floats:
         """What one row in each cell would win now, shape (…, clips, K)."""
         ratio = (EXPLORE * self.theta + (1 - EXPLORE) * self.q) / self.theta
@@ -73,6 +78,11 @@ class BlockBettor(Bettor):
         share = counts / counts.sum(-1, keepdims=True)
         won: Floats = np.log((share[..., None, :] * np.exp(self.log_e())).sum(-1))
         return won
+
+    @staticmethod
+    def together(won: Floats, rows: NDArray[np.int64]) -> Floats:
+        share = rows / rows.sum(-1, keepdims=True)
+        return np.asarray(np.log((share[..., None] * np.exp(won)).sum(-2)))
 
 
 def accumulated(s: Floats, won: Floats) -> Floats:

@@ -1,15 +1,20 @@
 """What clustered rows are worth in blocks and samples that are not like the reference's blocks."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitors.marginal import Marginal
-from monitors.sampling import MIN_BLOCKS, dispersion
+from monitors.sampling import MIN_BLOCKS, Expected, dispersion
+
+Hours = Sequence[Mapping[int, int]]  # of blocks, rows by hour of the week
 
 
-def live_design_effect(law: Marginal, rows: int, past: NDArray[np.int64], split: float = 1.0) -> float:
+def live_design_effect(
+    law: Marginal, rows: int, past: NDArray[np.int64], split: float = 1.0, hours: Hours = ()
+) -> float:
     """The design effect D of a block of `rows` live rows; `past` are the counts of blocks before it, (blocks, K).
 
     D - 1 is the correlation of two rows of a block times the other rows of the block (Kish 1965), so D grows with
@@ -18,15 +23,25 @@ def live_design_effect(law: Marginal, rows: int, past: NDArray[np.int64], split:
     correlation is the reference's. If whole clusters are kept (all rows of a user go to one version), it is not.
     So D falls no lower than the past blocks show, and not before there are four. A block of less time than the
     reference's is thinned by nothing: its rows count `split` times.
+    `hours` are those of the past blocks, where they are compared apart: the season is no cluster.
     """
-    return scaled(law, rows, shown(law, past), split)
+    return scaled(law, rows, shown(law, past, hours), split)
 
 
-def shown(law: Marginal, past: NDArray[np.int64]) -> float:
+def shown(law: Marginal, past: NDArray[np.int64], hours: Hours = ()) -> float:
     """The least that D may be, by the blocks before; infinite while these are too few. Not looked at where D is 1."""
     if law.block_rows <= 1 or law.design_effect <= 1:
         return 1.0
-    return dispersion(past) if len(past) >= MIN_BLOCKS else math.inf
+    if len(past) < MIN_BLOCKS:
+        return math.inf
+    return dispersion(past, _expected(law, past, hours) if hours else None)
+
+
+def _expected(law: Marginal, past: NDArray[np.int64], hours: Hours) -> Expected:
+    """What the blocks would hold if all had moved from the laws of their hours by the same ratios."""
+    usual = np.stack([law.expected(block) for block in hours])
+    moved = usual * (past.sum(0) / (past.sum(1, keepdims=True) * usual).sum(0))
+    return Expected(moved / moved.sum(1, keepdims=True), np.ones(law.size, np.int64))
 
 
 def scaled(law: Marginal, rows: int, least: float, split: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.drift.change import Onset, locate, starts
-from monitors.drift.watch import WINDOW_BLOCKS, Past
+from monitors.drift.watch import WINDOW_BLOCKS, Past, total
 from monitors.explain import cells
 from monitors.explain.diagnoses import Diagnosis, Observed, diagnose, swapped_columns
 from monitors.explain.explanation import Cell, Direction, Explanation, Point
@@ -51,10 +51,10 @@ def explain(name: str, law: Marginal, past: Past, also: Sequence[Diagnosis] = ()
         again=again,
         rows=int(seen.counts.sum()),
         blocks=len(past.counts[_since(again or first, past.ends)]),
-        direction=_direction(law, seen.counts),
-        moved=float(np.abs(_shares(seen.counts) - _shares(law.counts)).sum() / 2),
-        median=_medians(law, seen.counts),
-        cells=_cells(law, seen.counts),
+        direction=_direction(seen.law, seen.counts),
+        moved=float(np.abs(_shares(seen.counts) - _shares(seen.law.counts)).sum() / 2),
+        median=_medians(seen.law, seen.counts),
+        cells=_cells(seen.law, seen.counts),
         vanished=_vanished(seen),
         diagnoses=(*also, *diagnose(seen)),
         evidence=tuple(Point(end, nats) for end, nats in zip(past.ends, past.log_e, strict=False)),
@@ -83,13 +83,16 @@ def _changes(law: Marginal, past: Past) -> tuple[Onset | None, Onset | None]:
     """When it changed, and when it changed again and more while the alarm was on."""
     if past.since is None:
         return None, None
-    largest = locate(law, np.array(past.counts, np.int64), past.ends, past.design_effect(law))
+    counts = np.array(past.counts, np.int64)
+    largest = locate(law, counts, past.ends, past.design_effect(law), past.hours)
     return past.onset or largest, largest if past.since <= largest.earliest else None
 
 
 def _observed(law: Marginal, past: Past, change: Onset | None) -> Observed:
-    counts = np.array(past.counts, np.int64)[_since(change, past.ends)]
-    return Observed(law, counts.sum(0), past.design_effect(law))
+    """The newest rows; where hours are compared apart, against the reference of these hours."""
+    newest = _since(change, past.ends)
+    counts = np.array(past.counts, np.int64)[newest]
+    return Observed(law.mixed(total(past.hours[newest])), counts.sum(0), past.design_effect(law))
 
 
 def _since(onset: Onset | None, ends: Sequence[float]) -> slice:

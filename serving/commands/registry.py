@@ -27,6 +27,11 @@ Reference = Annotated[
 ]
 Label = Annotated[str | None, typer.Option(help="The column of the reference that holds the truth.")]
 Time = Annotated[str | None, typer.Option(help="The column of the reference that holds the rows' time.")]
+TimeZone = Annotated[str, typer.Option(help="By whose clock hours of the week are told apart, as Europe/Berlin.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="A feature that names clusters: one row of each and block counts."),
+]
 Threshold = Annotated[float, typer.Option(help="A probability of at least this predicts 1, for the metrics.")]
 Quantile = Annotated[float, typer.Option(help="Of the label, that a regression predicts, for its metrics.")]
 Kpi = Annotated[
@@ -58,6 +63,8 @@ def publish(
     reference: Reference = None,
     label: Label = None,
     time: Time = None,
+    time_zone: TimeZone = "UTC",
+    cluster: Cluster = None,
     threshold: Threshold = 0.5,
     quantile: Quantile = 0.5,
     kpi: Kpi = None,
@@ -74,7 +81,8 @@ def publish(
     settled = load(config)
     declared = Declaration(
         version=version, task=task, prediction=prediction, features=_names(features), reference=reference, label=label,
-        time=time, block_s=settled.monitors.block_s, threshold=threshold, quantile=quantile, segments=_names(segments),
+        time=time, time_zone=time_zone, cluster=cluster or _cluster(settled.monitors.unit, features, reference),
+        block_s=settled.monitors.block_s, threshold=threshold, quantile=quantile, segments=_names(segments),
         kpi_range=_range(kpi), batch_tolerance=batch_tolerance, lineage=dict(pair(text) for text in settings),
     )  # fmt: skip
     with err.status("validating in a process of its own …"):
@@ -100,6 +108,16 @@ def models(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _cluster(unit: str, features: str, reference: Path | None) -> str | None:
+    """What live rows are counted by, where the version has such a feature.
+
+    >>> [_cluster(unit, "amount,user:categorical", Path("rows.csv")) for unit in ("cluster:user", "cluster:ip", "row")]
+    ['user', None, None]
+    """
+    named, declared = unit.partition(":")[2], {name.partition(":")[0].strip() for name in _names(features)}
+    return named if reference and named in declared else None
 
 
 def _range(text: str | None) -> tuple[float, float] | None:
