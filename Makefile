@@ -26,7 +26,8 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    Gaugeway beside its peers on the same models; five minutes: make bench QUICK=1;"
 	@echo "              a part: make bench BENCH=\"--peers triton,gaugeway --rounds 3\""
-	@echo "make promise  false alarms over a quarter beside KS, PSI, Evidently, alibi-detect and river; docs/promise.md"
+	@echo "make promise  false alarms over a quarter beside KS, PSI, Evidently, alibi-detect and river; docs/promise.md;"
+	@echo "              two minutes, below build/: make promise QUICK=1"
 	@echo "make soak     ten minutes at 70 % of the capacity, a minute each far above it: what grows, what fails;"
 	@echo "              shorter: make soak SOAK=\"--minutes 2\" OVERLOAD_S=20"
 	@echo "make dashboards  jsonnet -> dashboards/out: Grafana's dashboards, Prometheus' rules and alerts"
@@ -52,7 +53,7 @@ bench: dev system
 	$(BIN)/python -m loadtests.bench $(if $(QUICK),--quick) $(BENCH)
 
 promise: dev
-	$(BIN)/python -m loadtests.promise $(PROMISE)
+	$(BIN)/python -m loadtests.promise $(if $(QUICK),--quick) $(PROMISE)
 
 soak: dev
 	GAUGEWAY_OVERLOAD_S=$(OVERLOAD_S) $(BIN)/python -m pytest -m "" tests/faults/test_overload.py

@@ -10,13 +10,14 @@ from typing import Any
 from loadtests.promise import delays, quarter, streams, table
 from loadtests.promise.delays import Rise, Shift
 from loadtests.promise.mutants import MUTANTS
-from loadtests.promise.nulls import limit
+from loadtests.promise.nulls import NULLS, Null, limit
 from loadtests.promise.rivals import running
 from loadtests.promise.steps import Course, Step
 from loadtests.promise.streams import Outcome
 from loadtests.promise.table import Caught, Row
 
-ROWS_S, STREAM_S, QUARTER_S, RULES_S = 8e-7, 0.012, 0.9, 6.0  # seconds of a row, a stream, a day and the delays
+ROW_S = {"numeric": 2e-7, "categorical": 2e-6}  # seconds of a row of a stream, by kind
+STREAM_S, DAY_S, RULES_S = 0.008, 0.9, 6.0  # of a stream beside its rows, of a day of the quarter, of its delays
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Size:
     rivals: dict[str, tuple[int, int, float]]
 
 
-FULL = Size(60, 400, streams.DAYS, {"river": (4, 1440, 30), "evidently": (4, 30, 60), "alibi_detect": (4, 40, 100)})
+FULL = Size(60, 400, streams.DAYS, {"river": (4, 1440, 16), "evidently": (3, 30, 60), "alibi_detect": (3, 24, 60)})
 QUICK = Size(10, 100, 2, {"river": (1, 240, 8), "evidently": (1, 5, 20), "alibi_detect": (1, 5, 60)})
 
 
@@ -80,20 +81,31 @@ def _nulls(size: Size) -> Iterator[Step]:
     for name in table.NAMES:
         for rows in table.REFERENCES:
             what = f"null streams: {name}, reference of {rows:,} rows"
-            seconds = size.streams * (STREAM_S * size.blocks / 400 + ROWS_S * rows)
-            yield Step(what, seconds, Row, table.row, (name, rows, size.streams, size.blocks), _of(table))
+            yield Step(
+                what,
+                _seconds(NULLS[name], rows, size.streams, size.blocks),
+                Row,
+                table.row,
+                (name, rows, size.streams, size.blocks),
+                _of(table),
+            )
+
+
+def _seconds(null: Null, reference_rows: int, streams: int, blocks: int) -> float:
+    return streams * (STREAM_S + ROW_S[null.kind] * (reference_rows + blocks * null.block_rows))
 
 
 def _mutants() -> Iterator[Step]:
     """As many streams in any run: with a few, one that is hardly wrong is not caught."""
     for name, mutant in MUTANTS.items():
         what, much = f"mutant: {mutant.wrong}", (FULL.streams, FULL.blocks)
-        yield Step(what, STREAM_S * FULL.streams, Caught, table.caught, (name, *much), _of(table))
+        null = NULLS[mutant.null]
+        yield Step(what, _seconds(null, null.reference_rows, *much), Caught, table.caught, (name, *much), _of(table))
 
 
 def _quarter(size: Size) -> Iterator[Step]:
     what = f"{size.days} days without drift: Gaugeway, KS, PSI"
-    yield Step(what, RULES_S + QUARTER_S * size.days, list[Outcome], quarter.outcomes, (size.days,), _of(quarter))
+    yield Step(what, RULES_S + DAY_S * size.days, list[Outcome], quarter.outcomes, (size.days,), _of(quarter))
 
 
 def _delays() -> Iterator[Step]:

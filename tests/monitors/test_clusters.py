@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadtests.promise.nulls import Stream, alarms
+from loadtests.promise.nulls import Stream, alarms, limit
 from monitors.bottom_k import ABSENT, hashes
 from monitors.budget import ALL
-from monitors.clusters import MOST, Clusters, decode, keys
+from monitors.clusters import MOST, Clusters, decode, keys, one_a_cluster
 from monitors.labels import LabelStore
 from monitors.ledger import Ledger
 from monitors.monitor import Monitor
-from monitors.reference import marginal
+from monitors.reference import Chosen, Part, marginal, of_parts
 from monitors.slot import Counts
 from serving.config import Monitors
 from tests.monitors.test_ledger import ingest
@@ -120,5 +120,57 @@ def users() -> list[tuple[Stream, Stream]]:
 
 
 def test_clusters_as_units_keep_the_promise_where_rows_do_not(users: list[tuple[Stream, Stream]]) -> None:
-    most = stats.poisson.ppf(0.999, 40 * 80 / A)
+    most = limit(40 * 80, A)
     assert alarms([user for _, user in users], A) <= most < alarms([row for row, _ in users], A)
+
+
+@settings(deadline=None)
+@given(parts=st.lists(rows, min_size=1, max_size=5), cuts=st.lists(st.integers(0, 300), max_size=4))
+def test_of_a_reference_the_rows_are_those_that_live_counts(
+    parts: list[list[tuple[int, int, int]]], cuts: list[int]
+) -> None:
+    """By block; however its rows are cut into parts."""
+    table = np.array([one for part in parts for one in part], np.uint64)
+    user, block = table[:, 0] % np.uint64(7), (table[:, 2] % np.uint64(3)).astype(np.int64)
+    time, number = block + 0.5, np.arange(len(table))
+    pieces = np.split(number, sorted(cut for cut in cuts if cut < len(table)))
+    found = one_a_cluster((user[piece], time[piece], block[piece]) for piece in pieces)
+    drawn = hashes(time, number)
+    smallest = {key: min(np.flatnonzero((user == key[0]) & (block == key[1])).tolist(), key=drawn.__getitem__)
+                for key in zip(user.tolist(), block.tolist(), strict=True)}  # fmt: skip
+    assert found.tolist() == sorted(smallest.values())
+
+
+def test_a_reference_has_the_clusters_that_live_keeps() -> None:
+    user = keys(np.arange(3 * MOST))
+    found = one_a_cluster([(user, np.zeros(len(user)), np.zeros(len(user), np.int64))])
+    live = Clusters.of(user, hashes(np.zeros(len(user)), np.arange(len(user))), np.zeros((len(user), 1), np.uint8))
+    assert len(found) == MOST and set(np.flatnonzero(user <= np.uint64(live.bound)).tolist()) == set(found.tolist())
+
+
+@pytest.fixture(scope="module")
+def sized() -> list[tuple[Stream, Stream]]:
+    """Users with a value above the median have ten rows, others one. Live ones are counted once: the law is of all
+    reference rows, and of one row of each user and block.
+    """
+    rng, found = np.random.default_rng(7), []
+    for _ in range(20):
+        value = rng.normal(size=6_000)
+        user = np.repeat(np.arange(6_000), np.where(value > 0, 10, 1))
+        part = Part({"x": value[user], "user": user.astype(float)}, time=user // 100 + 0.5)
+        chosen = one_a_cluster([(keys(user), part.clock, part.blocks(1.0))])
+        once = Chosen("user", chosen, part.of(chosen), chosen)
+        laws = [
+            of_parts(part, np.arange(part.rows), [part], {"x": "numeric"}, block_s=1.0, chosen=how).features["x"]
+            for how in (None, once)
+        ]
+        live = rng.normal(size=(80, 40))
+        streams = [Stream(law, np.stack([law.count(block) for block in live]), 0.02) for law in laws]
+        found.append((streams[0], streams[1]))
+    return found
+
+
+def test_a_reference_counted_as_live_rows_are_keeps_the_promise(sized: list[tuple[Stream, Stream]]) -> None:
+    most = limit(20 * 80, A)
+    assert alarms([once for _, once in sized], A) <= most < alarms([every for every, _ in sized], A)
+    assert all(once.law.rows == 6_000 for _, once in sized)
