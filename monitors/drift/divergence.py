@@ -24,7 +24,7 @@ def divergence(
     confidence: float,
 ) -> Estimate:
     """The estimate of T = sum of `terms`, shape (…, K), whose derivatives by p and q are `slopes`; `null` is c."""
-    more, bend = np.maximum(table.size - 1, 0.0), null * (table.h_p + table.h_q)
+    more, bend = table.more, null * table.h
     value = np.maximum(terms.sum(-1) - more * bend, 0.0)
     half = quantile(confidence) * np.sqrt(table.variance(*slopes) + 2 * more * bend**2)
     return table.estimate(value, value - half, value + half, top)

@@ -16,6 +16,6 @@ def hellinger(table: Table, confidence: float = CONFIDENCE) -> Estimate:
     [0.145, 0.12, 0.166]
     """
     terms = 0.5 * (np.sqrt(table.p) - np.sqrt(table.q)) ** 2
-    ratio = np.sqrt(np.where(table.used, table.near_p, 1.0) / np.where(table.used, table.near_q, 1.0))
+    ratio = np.sqrt(table.ratio)
     slopes = -0.5 / ratio, -0.5 * ratio
     return rooted(divergence(table, terms, slopes, null=1 / 8, top=1.0, confidence=confidence))

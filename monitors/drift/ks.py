@@ -22,5 +22,5 @@ def ks(table: Table, confidence: float = CONFIDENCE) -> Estimate:
     gap = np.abs(np.cumsum(table.p - table.q, -1)).max(-1)
     p, q = np.cumsum(table.near_p, -1), np.cumsum(table.near_q, -1)
     se = np.sqrt((table.h_p[..., None] * p * (1 - p) + table.h_q[..., None] * q * (1 - q)).max(-1).clip(0.0))
-    bias, half = _NULL * np.sqrt(table.h_p + table.h_q), quantile(confidence) * se
+    bias, half = _NULL * np.sqrt(table.h), quantile(confidence) * se
     return table.estimate(gap, gap - bias - half, gap + half, 1.0)

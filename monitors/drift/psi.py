@@ -23,7 +23,7 @@ def psi(table: Table, confidence: float = CONFIDENCE) -> Estimate:
     n, m = table.counts + half, table.reference + half
     p, q = n / np.maximum(n.sum(-1, keepdims=True), 1), m / np.maximum(m.sum(-1, keepdims=True), 1)
     terms = (p - q) * np.log(np.where(table.used, p, 1.0) / np.where(table.used, q, 1.0))
-    near_p, near_q = np.where(table.used, table.near_p, 1.0), np.where(table.used, table.near_q, 1.0)
-    ratio = near_p / near_q
-    slopes = np.log(ratio) - 1 / ratio, -np.log(ratio) - ratio
+    ratio = table.ratio
+    log = np.log(ratio)
+    slopes = log - 1 / ratio, -log - ratio
     return divergence(table, terms, slopes, null=1.0, confidence=confidence)

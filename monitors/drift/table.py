@@ -85,6 +85,22 @@ class Table:
         return np.asarray(self.reference_design_effect / self.m)
 
     @cached_property
+    def h(self) -> Floats:
+        """D/n + D'/m."""
+        return np.asarray(self.h_p + self.h_q)
+
+    @cached_property
+    def more(self) -> Floats:
+        """K - 1, shape (…); 0 of an empty table."""
+        return np.asarray(np.maximum(self.size - 1, 0.0))
+
+    @cached_property
+    def ratio(self) -> Floats:
+        """`near_p` over `near_q`; 1 in cells that are not used."""
+        used = self.used
+        return np.asarray(np.where(used, self.near_p, 1.0) / np.where(used, self.near_q, 1.0))
+
+    @cached_property
     def near_p(self) -> Floats:
         """`p` with half an independent row in each used cell, for variances: one row is no proof of certainty."""
         return self._near(self.p, self.h_p)
@@ -103,9 +119,12 @@ class Table:
 
     def estimate(self, value: Floats, low: Floats, high: Floats, top: float = np.inf) -> Estimate:
         """Cut to 0..`top`; 0 with nothing excluded where one side has no rows."""
-        value = np.where(self.empty, 0.0, _within(value, 0.0, top))
-        low = np.where(self.empty, 0.0, _within(low, 0.0, value))
-        return Estimate(value, low, np.where(self.empty, top, _within(high, value, top)))
+        value = _within(value, 0.0, top)
+        low, high = _within(low, 0.0, value), _within(high, value, top)
+        if not self.empty.any():
+            return Estimate(value, low, high)
+        none = (np.where(self.empty, 0.0, end) for end in (value, low))
+        return Estimate(*none, np.where(self.empty, top, high))
 
 
 def _within(value: Floats, low: Floats | float, high: Floats | float) -> Floats:
