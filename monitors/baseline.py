@@ -31,7 +31,7 @@ class Baseline:
     >>> f, y = np.tile([0.0, 1.0], 5000), np.tile([0.0, 1.0, 1.0, 1.0], 2500)
     >>> baseline = Baseline("classification", f, y)
     >>> for part in (slice(0, 8000), slice(8000, None)):
-    ...     baseline.add(f[part], y[part], None)
+    ...     _ = baseline.add(f[part], y[part], None)
     >>> risk, why = baseline.risk(alpha=0.01)
     >>> risk.mean, risk.n, why
     (0.25, 10000, '')
@@ -58,15 +58,17 @@ class Baseline:
                 self._cap = float(np.quantile(np.abs(f - y), CAP_QUANTILE)) or 1.0
             self._bins = np.zeros((3, len(self._lows)))
 
-    def add(self, predictions: Array | None, labels: Array | None, block: NDArray[np.int64] | None) -> None:
-        """Add rows, shape (n,); `block` is the block of time of each."""
+    def add(
+        self, predictions: Array | None, labels: Array | None, block: NDArray[np.int64] | None
+    ) -> Floats | None:
+        """Add rows, shape (n,); `block` is the block of time of each. Returns their losses, NaN where not known."""
         if self._why:
-            return
+            return None
         f, y, known = _known(predictions, labels)
         if self._task == "classification" and not np.isin(y, (0.0, 1.0)).all():
             self._why = "risk is not judged: labels of a classification must be 0 or 1"
         if self._why or not len(f) or not len(self._lows):
-            return
+            return None
         loss = losses(self._task, self._cap, f, y)
         self._pool(loss)
         self._lowest = min(self._lowest, float(f.min()))
@@ -75,6 +77,9 @@ class Baseline:
             self._add_blocks(loss, block[known])
             self._add_gaps(y - f, bin_, block[known])
         self._bins += np.stack([np.bincount(bin_, weights, size) for weights in (None, f, y)])
+        found = np.full(len(known), np.nan)
+        found[known] = loss
+        return found
 
     def risk(self, alpha: float) -> tuple[Risk | None, str]:
         """The risk, or the sentence why there is none or why it cannot be judged."""

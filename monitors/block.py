@@ -84,3 +84,14 @@ class Blocks(Generic[C]):
 
     def _block_of(self, slot: int) -> int:
         return math.floor(slot * self._slot_s / self._block_s)
+
+
+def last_slot(slot: int, slot_s: float, block_s: float) -> int:
+    """Of the block that a slot belongs to; the slot itself where lengths that are no whole numbers hide it.
+
+    >>> last_slot(61, 60.0, 3600.0)
+    119
+    """
+    block = math.floor(slot * slot_s / block_s)
+    last = math.ceil((block + 1) * block_s / slot_s) - 1
+    return last if last > slot and math.floor(last * slot_s / block_s) == block else slot

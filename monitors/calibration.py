@@ -11,7 +11,6 @@ E[e] <= 1 whatever the dependence of the rows in a block, as y and 1 - y are not
 each exp(S) is an e-detector and so is their mean, in which the bins together weigh as much as all rows.
 """
 
-import math
 from collections.abc import Sequence
 
 import msgspec
@@ -26,7 +25,6 @@ from serving.config import Monitors
 
 KAPPAS = np.geomspace(0.05, 0.9, 5)
 WINDOW_BLOCKS = 10  # judged blocks behind what is shown
-QUIET = math.log(2)  # evidence that begins again after an alarm holds the alarm above this: bets on means gather slowly
 
 
 class CalibrationVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +95,7 @@ class CalibrationWatch:
         crossed = state.log_e >= threshold
         if crossed:
             self._s = np.zeros_like(self._s)
-        state.alarm.update(crossed or (state.alarm.on and state.log_e > QUIET), at, quiet_blocks)
+        state.alarm.update(crossed, at, quiet_blocks, state.log_e)
 
     def reset(self) -> None:
         """No evidence, no alarm."""

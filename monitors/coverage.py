@@ -75,7 +75,7 @@ class CoverageWatch:
             crossed = state.log_e >= threshold
             if crossed:
                 self._detector.restart()
-            state.alarm.update(crossed, at, quiet_blocks)
+            state.alarm.update(crossed, at, quiet_blocks, state.log_e)
 
     def reset(self) -> None:
         """No evidence, no alarm; what is usual stays, else labels that have stopped would never be found again."""

@@ -69,8 +69,9 @@ class Exchange:
         for node, address in peers.items():
             if labels := [label for label, holder in zip(strays, holders, strict=True) if holder == node]:
                 answer = await self._join(address, list(enumerate(labels)))
-                refused = {one.index for one in answer.refused}  # they stay, and are counted when the horizon passes
-                await ask(self._questions, Leaving([label for i, label in enumerate(labels) if i not in refused]))
+                refused = {one.index for one in answer.refused}  # they stay, unless they replaced others
+                left = [label for i, label in enumerate(labels) if i not in refused]
+                await ask(self._questions, Leaving(left, [labels[i] for i in sorted(refused)]))
 
     async def _holders(self, labels: Sequence[Label], peers: Mapping[str, str]) -> list[str]:
         """Of each label the node with the latest prediction under its id; empty where none has one."""

@@ -13,7 +13,8 @@ from monitors.coverage import CoverageVerdict
 from monitors.drift.joint import JOINT
 from monitors.explain.cells import number, percent
 from monitors.explain.explaining import explain, explain_version, ranked
-from monitors.explain.explanation import Explanation
+from monitors.explain.explanation import Explanation, Rise
+from monitors.explain.rise import explain_rise
 from monitors.explain.wording import since, when
 from monitors.ledger import Name
 from monitors.profile import PREDICTION
@@ -52,13 +53,15 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """`alarms` are all of the version, `features` those that were asked for, or that are in alarm."""
+    """`alarms` are all of the version, `features` those that were asked for, or that are in alarm. `rise` is of harm.
+    """
 
     model: str
     version: str
     state: str
     alarms: tuple[Raised, ...]
     features: tuple[Explanation, ...]
+    rise: Rise | None = None
 
 
 def answered(verdicts: Mapping[Name, Verdicts], inquiry: Inquiry) -> tuple[int, bytes]:
@@ -73,7 +76,8 @@ def reply(verdicts: Mapping[Name, Verdicts], inquiry: Inquiry) -> Reply:
     """Raises UnknownModel, UnknownVersion, NotFound."""
     found = _version(verdicts, inquiry)
     features = _feature(found, inquiry) if inquiry.feature else explain_version(found.laws, found.past)
-    return Reply(inquiry.model, inquiry.version, found.state, tuple(_raised(found)), tuple(features))
+    rise = _rise(found, inquiry.feature)
+    return Reply(inquiry.model, inquiry.version, found.state, tuple(_raised(found)), tuple(features), rise)
 
 
 def _version(verdicts: Mapping[Name, Verdicts], inquiry: Inquiry) -> Verdicts:
@@ -96,12 +100,19 @@ def _feature(found: Verdicts, inquiry: Inquiry) -> list[Explanation]:
     return [explain(name, found.laws[name], past)]
 
 
+def _rise(found: Verdicts, feature: str = "") -> Rise | None:
+    losses = found.published.losses if found.published else None
+    if found.harm is None or found.published is None or losses is None:
+        return None
+    return explain_rise(losses, found.published.features, found.harm, feature)
+
+
 def _raised(found: Verdicts) -> list[Raised]:
     """The most severe first."""
     risk, checks = found.risk, found.checks
     quality, coverage, calibration = checks.quality, checks.coverage, checks.calibration
     told: list[tuple[str, Severity, float | None, str]] = [
-        (RISK, risk.severity, risk.since, _harm(risk)),
+        (RISK, risk.severity, risk.since, _harm(risk, _rise(found))),
         (QUALITY, quality.severity, quality.since, _worst(quality)),
         (COVERAGE, coverage.severity, coverage.since, _labelled(coverage)),
         (CALIBRATION, calibration.severity, calibration.since, _calibrated(calibration)),
@@ -119,11 +130,12 @@ def _title(name: str) -> str:
     return TITLES.get(name, f"Drift of {name}")
 
 
-def _harm(risk: RiskVerdict) -> str:
+def _harm(risk: RiskVerdict, rise: Rise | None) -> str:
     lately = f" It rose {since(risk.onset)} and is {number(risk.lately)} since." if risk.onset and risk.lately else ""
     return (
         f": the mean loss is above {number(risk.bound)}, what the reference allows.{lately} Over all {number(risk.n)}"
         f" labels so far it is {number(risk.mean)}; of the newest judged block {percent(risk.coverage)} was labelled"
+        f"{'. ' + rise.text.removesuffix('.') if rise else ''}"
     )
 
 

@@ -1,6 +1,6 @@
 """Predictions that wait for their label and labels that wait for their prediction, in one SQLite file.
 
-The join is by model, request id and row. Its outcome is a function of what was sent, not of the order: of the
+The join is by model, request id and row. Its outcome is a function of what was sent, not of the order: of the usable
 labels of a row the one with the latest event time is the truth (of two at one time the larger; the others are kept
 as history), and of the predictions under one id the latest holds it. Every change of that outcome is
 handed back as a `Match`, so that a caller who adds up losses can subtract what is no longer true.
@@ -24,20 +24,11 @@ from numpy.typing import NDArray
 
 from monitors.index import Hashes, Index
 from monitors.pending import Name, Pending, Rows
+from monitors.truths import OF_ROW, Known, Truths
+from monitors.truths import UNSAID as UNSAID
+from monitors.truths import Truth as Truth
 from serving.packed import texts
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS labels (
-    model TEXT, id TEXT, row INTEGER, label REAL, time REAL, slot INTEGER, joined INTEGER, hash INTEGER,
-    kpi REAL DEFAULT -9e999, PRIMARY KEY (model, id, row)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS labels_slot ON labels (slot);
-CREATE TABLE IF NOT EXISTS history (
-    model TEXT, id TEXT, row INTEGER, time REAL, label REAL, slot INTEGER,
-    PRIMARY KEY (model, id, row, time, label)) WITHOUT ROWID;
-"""
-_OF_ROW = "WHERE model = ? AND id = ? AND row = ?"
-_ADDED = "ALTER TABLE labels ADD COLUMN kpi REAL DEFAULT -9e999"  # to what was written before there was one
-UNSAID = -math.inf
 _STALE = 10_000  # forgotten labels that may stay in the index, beside as many as there are
 
 
@@ -58,6 +49,7 @@ class Prediction(NamedTuple):
     counted: bool = True
     sampling: float = 1.0  # the probability with which it was kept
     segment: int = 0  # the code of its segments
+    cells: bytes = b""  # of its features, as in `cell_losses`
 
 
 Place = tuple[str, str, int]  # model, id, row
@@ -77,14 +69,6 @@ class Label(NamedTuple):
     @property
     def place(self) -> Place:
         return self[:3]
-
-
-class Truth(NamedTuple):
-    """A label as it holds for a row; the larger of two is the one that counts."""
-
-    time: float
-    label: float
-    kpi: float = UNSAID
 
 
 class Match(NamedTuple):
@@ -113,6 +97,7 @@ class Predictions:
     time: NDArray[np.float64]
     counted: NDArray[np.bool_]
     segment: NDArray[np.uint16] | int = 0
+    cells: NDArray[np.uint8] | None = None  # shape (n, features)
 
 
 @dataclass
@@ -123,6 +108,7 @@ class Admission:
     sampling: float = 1.0
     matches: list[Match] = field(default_factory=list)
     sampled_out: int = 0
+    unusable: int = 0  # labels that waited for them and cannot be judged
     reused: int = 0
 
 
@@ -139,6 +125,7 @@ class Arrival:
     doubled: int = 0
     conflicting: int = 0
     late: int = 0  # joined after the slot of their prediction was sealed
+    unusable: int = 0  # of a row that has a prediction, and cannot be judged
     matches: list[Match] = field(default_factory=list)
 
     @property
@@ -163,10 +150,7 @@ class LabelStore:
     def __init__(self, connection: sqlite3.Connection, budget_rows: int) -> None:
         self._sql = connection
         self._budget = budget_rows
-        for statement in _TABLES.split(";"):
-            self._sql.execute(statement)
-        if "kpi" not in {column[1] for column in self._sql.execute("PRAGMA table_info(labels)")}:
-            self._sql.execute(_ADDED)
+        self.truths = Truths(connection)
         self._pending = Pending(connection)
         self.labels = self._count("SELECT COUNT(*) FROM labels")
         alone = "SELECT model, COUNT(*) FROM labels WHERE joined = 0 GROUP BY model"
@@ -195,7 +179,7 @@ class LabelStore:
         label_hashes = self._pending.keys.of(found.model, "", sums, found.row).hi if found.lane else keys.hi
         rows = self._pending.made(
             Name(found.model, found.version, found.lane), keys, slot=found.slot, value=found.value, time=found.time,
-            counted=found.counted, halvings=-np.log2(result.sampling or 1.0), segment=found.segment,
+            counted=found.counted, halvings=-np.log2(result.sampling or 1.0), segment=found.segment, cells=found.cells,
         )  # fmt: skip
         known = self._pending.contains(keys.hi) | self._index.contains(label_hashes) | _doubled(keys.hi)
         self._pending.append(rows[result.admitted & ~known])
@@ -213,15 +197,14 @@ class LabelStore:
         for label, hash, maybe, rows in zip(labels, hashes.view(np.int64).tolist(), met, waiting, strict=True):
             if hash in new:
                 self._write(fresh)
-            known = self._known(label) if maybe or hash in new else None
+            known = self.truths.known(label) if maybe or hash in new else None
             if known is None:
                 new.add(hash)
                 self._first(label, hash, slot, rows, result, fresh)
             else:
-                truth, joined = known
-                self._again(label, truth, slot, rows, result)
-                result.joined += joined
-                result.parked += 1 - joined
+                self._again(label, known, slot, rows, result)
+                result.joined += known.joined
+                result.parked += 1 - known.joined
         self._write(fresh)
         self._index.add(np.array(sorted(new), np.int64).view(np.uint64), np.zeros(len(new), np.int64))
         return result
@@ -237,13 +220,18 @@ class LabelStore:
         found = self._sql.execute(f"{query} ORDER BY model, id, row LIMIT ?", (*after, n))
         return [Label(*row) for row in found]
 
-    def leave(self, labels: Sequence[Label]) -> None:
-        """Forget labels that met their prediction elsewhere, but for those that changed or were joined meanwhile."""
+    def leave(self, labels: Sequence[Label], unusable: Sequence[Label] = ()) -> None:
+        """Forget labels that met their prediction elsewhere, but for those that changed or were joined meanwhile.
+
+        Those that turned out `unusable` there give way to what they replaced.
+        """
         for label in labels:
             of = (*label.place, label.label, label.time)
-            gone = self._sql.execute(f"DELETE FROM labels {_OF_ROW} AND joined = 0 AND label = ? AND time = ?", of)
+            gone = self._sql.execute(f"DELETE FROM labels {OF_ROW} AND joined = 0 AND label = ? AND time = ?", of)
             self.labels -= gone.rowcount
             self.parked[label.model] -= gone.rowcount
+        for label in unusable:
+            self.truths.demote(label, label.time, label.label)
 
     def expire(self, slot: int) -> dict[str, int]:
         """Forget what lies before `slot`; labels of each model that never met a prediction."""
@@ -283,40 +271,35 @@ class LabelStore:
     def _insert(self, row: Rows, of: tuple[str, str, int], result: Admission) -> None:
         """One that may be known: of two under one id the one with the later event time stays."""
         held = self._pending.find(row[0]["hi"], row[0]["lo"])
-        known = self._known(of)
+        known = self.truths.known(of)
         if held is None:
             self._pending.append(row)
         else:
             result.reused += 1
             if held.row["time"] > row[0]["time"]:
                 return
-            if known:
-                result.matches.append(Match(self._prediction(of, held.row), known[0], None))
+            if known and known.holds:
+                result.matches.append(Match(self._prediction(of, held.row), known.holds, None))
             self._pending.displace(held, row)
         if known:
             self._join(self._prediction(of, row[0]), known, result)
 
-    def _join(self, prediction: Prediction, known: "_Known", result: Admission) -> None:
-        truth, joined = known
-        self.parked[prediction.model] -= 1 - joined
-        self._sql.execute(
-            f"UPDATE labels SET joined = 1, slot = max(slot, ?) {_OF_ROW}", (prediction.slot, *prediction[:3])
-        )
-        result.matches.append(Match(prediction, None, truth))
-
-    def _known(self, row: Sequence[object]) -> "_Known | None":
-        """Of a model, id and row."""
-        query = f"SELECT time, label, kpi, joined FROM labels {_OF_ROW}"
-        found = self._sql.execute(query, row[:3]).fetchone()
-        return (Truth(*found[:3]), found[3]) if found else None
+    def _join(self, prediction: Prediction, known: Known, result: Admission) -> None:
+        unusable = self.truths.meet(prediction, prediction.slot)
+        if not known.joined:
+            self.parked[prediction.model] -= 1
+            result.unusable += unusable
+        if known.holds:
+            result.matches.append(Match(prediction, None, known.holds))
 
     def _prediction(self, of: Sequence[Any], row: np.void) -> Prediction:
         """Of a model, id and row."""
-        _, _, slot, value, time, code, counted, halvings, segment = row.item()
+        _, _, slot, value, time, code, counted, halvings, segment, _ = row.item()
         _, version, lane = self._pending.name(code)
         model, id, number = of[:3]
         return Prediction(
-            model, id, number, lane, version, slot, value, time, bool(counted), 2.0**-halvings, segment
+            model, id, number, lane, version, slot, value, time, bool(counted), 2.0**-halvings, segment,
+            row["cells"].tobytes(),
         )  # fmt: skip
 
     def _asked(self, labels: Sequence[Label]) -> tuple[Hashes, list[list[np.void]]]:
@@ -335,7 +318,7 @@ class LabelStore:
 
     def _write(self, fresh: list[tuple[object, ...]]) -> None:
         """Labels of rows that had none, of which none is known."""
-        self._sql.executemany("INSERT INTO labels VALUES (?,?,?,?,?,?,?,?,?)", fresh)
+        self.truths.add(fresh)
         fresh.clear()
 
     def _first(
@@ -350,22 +333,20 @@ class LabelStore:
         self.parked[label.model] += not predictions
         result.joined += bool(predictions)
         result.parked += not predictions
-        result.matches += [Match(p, None, Truth(label.time, label.label, label.kpi)) for p in predictions]
-
-    def _again(self, label: Label, known: Truth, slot: int, rows: list[np.void], result: Arrival) -> None:
+        usable = self.truths.usable(label.model, label.label)
+        result.unusable += bool(predictions) and not usable
         truth = Truth(label.time, label.label, label.kpi)
-        new = 0
-        if truth[:2] != known[:2]:
-            lost = (*label[:3], *min(truth, known)[:2], slot)
-            new = self._sql.execute("INSERT OR IGNORE INTO history VALUES (?,?,?,?,?,?)", lost).rowcount
+        result.matches += [Match(p, None, truth) for p in predictions if usable]
+
+    def _again(self, label: Label, known: Known, slot: int, rows: list[np.void], result: Arrival) -> None:
+        truth = Truth(label.time, label.label, label.kpi)
+        new = self.truths.replace(label, truth, known.latest, slot)
+        usable = self.truths.usable(label.model, label.label)
         result.conflicting += new
-        result.doubled += 1 - new
-        if truth > known:
-            self._sql.execute(f"UPDATE labels SET time = ?, label = ?, kpi = ? {_OF_ROW}", (*truth, *label[:3]))
-            result.matches += [Match(self._prediction(label, row), known, truth) for row in rows]
-
-
-_Known = tuple[Truth, int]  # and whether it met a prediction
+        result.doubled += not new
+        result.unusable += new and known.joined and not usable
+        if usable and (known.holds is None or truth > known.holds):
+            result.matches += [Match(self._prediction(label, row), known.holds, truth) for row in rows]
 
 
 def _doubled(hashes: Hashes) -> NDArray[np.bool_]:

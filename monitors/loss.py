@@ -13,6 +13,8 @@ from scipy import special
 
 from serving.protocol import Array
 
+LOSS_UNIT = 2.0**-32  # losses are summed as integers of this size
+
 
 class Calibration(msgspec.Struct, frozen=True):
     """Reference rows with predictions in [low, next low): how many, their mean prediction and mean label."""

@@ -8,16 +8,19 @@ each time.
 import os
 import sqlite3
 from collections import Counter, OrderedDict
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monitors.bottom_k import ABSENT
 from monitors.index import Index
 from monitors.keys import Keys, Pair
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS pending_blocks (number INTEGER PRIMARY KEY, last_slot INTEGER, data BLOB);
+CREATE TABLE IF NOT EXISTS pending_blocks (
+    number INTEGER PRIMARY KEY, last_slot INTEGER, data BLOB, width INTEGER DEFAULT 0);
 CREATE TABLE IF NOT EXISTS pending_names (code INTEGER PRIMARY KEY, model TEXT, version TEXT, lane TEXT);
 CREATE TABLE IF NOT EXISTS pending_slots (slot INTEGER PRIMARY KEY, rows INTEGER);
 CREATE TABLE IF NOT EXISTS pending_facts (name TEXT PRIMARY KEY, value);
@@ -28,11 +31,18 @@ ROW = np.dtype(
         ("counted", "u1"), ("halvings", "u1"), ("segment", "<u2"),
     ]
 )  # fmt: skip
+_WIDER = "ALTER TABLE pending_blocks ADD COLUMN width INTEGER DEFAULT 0"  # to what was written before there was one
 Rows = NDArray[np.void]
 
 BLOCK_ROWS = 4096
 SLACK_ROWS = 16 * BLOCK_ROWS  # displaced and expired rows that may stay, beside as many as are live
-CACHED_BLOCKS = 64  # that labels asked for, 12 MB
+CACHED_BLOCKS = 64  # that labels asked for: 12 MB, and a quarter of one for each feature whose cells are kept
+
+
+@lru_cache
+def layout(width: int) -> np.dtype[np.void]:
+    """Of a row that keeps its cells of `width` features: `ROW`, and them."""
+    return np.dtype([*ROW.descr, ("cells", "u1", (width,))])
 
 
 class Name(NamedTuple):
@@ -51,12 +61,14 @@ class Held(NamedTuple):
 
 
 class Pending:
-    """Rows by key, on disk; in memory 16 bytes for each."""
+    """Rows by key, on disk, 48 bytes and a byte a cell; in memory 16 bytes for each."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
         for statement in _TABLES.split(";"):
             self._sql.execute(statement)
+        if "width" not in {column[1] for column in self._sql.execute("PRAGMA table_info(pending_blocks)")}:
+            self._sql.execute(_WIDER)
         self.keys = Keys(bytes(self._fact("secret", os.urandom(16))))
         named = self._sql.execute("SELECT model, version, lane FROM pending_names ORDER BY code")
         self._names = [Name(*name) for name in named]  # by code
@@ -67,6 +79,7 @@ class Pending:
         self._mark = int(self._fact("mark", -(2**62)))  # slots before it are expired
         self._index = Index()
         self._blocks: OrderedDict[int, Rows] = OrderedDict()  # read lately
+        self._width = 0  # cells that a row keeps: the most of any version's so far
         self._begin(0)
         self._load()
 
@@ -98,7 +111,7 @@ class Pending:
         for some in np.split(asked, np.flatnonzero(np.diff(places[asked] // BLOCK_ROWS)) + 1) if len(asked) else ():
             block = self._block(int(places[some[0]]) // BLOCK_ROWS)
             at = places[some] % BLOCK_ROWS
-            rows = block[np.minimum(at, len(block) - 1)] if len(block) else np.zeros(len(some), ROW)
+            rows = block[np.minimum(at, len(block) - 1)] if len(block) else np.zeros(len(some), layout(0))
             holds = (at < len(block)) & (rows["lo"] == keys.lo[some]) & (rows["slot"] >= self._mark)
             for i, row, held in zip(some.tolist(), rows, holds.tolist(), strict=True):
                 if held:
@@ -107,9 +120,15 @@ class Pending:
                     found[i] = older
         return found
 
-    def made(self, name: Name, keys: Pair, **columns: object) -> Rows:
-        """Rows to be appended; `columns` are those of `ROW`, each one number or of shape (n,)."""
-        rows = np.zeros(len(keys.hi), ROW)
+    def made(self, name: Name, keys: Pair, cells: NDArray[np.uint8] | None = None, **columns: object) -> Rows:
+        """Rows to be appended at once; `columns` are those of `ROW`, each one number or of shape (n,)."""
+        width = 0 if cells is None else cells.shape[1]
+        if width > self._width:
+            self._widen(width)
+        rows = np.zeros(len(keys.hi), layout(self._width))
+        rows["cells"] = ABSENT
+        if cells is not None:
+            rows["cells"][:, :width] = cells
         rows["hi"], rows["lo"], rows["name"] = keys.hi, keys.lo, self._code(name)
         for column, values in columns.items():
             rows[column] = values
@@ -165,9 +184,18 @@ class Pending:
                 self._write()
                 self._begin(self._number + 1)
 
+    def _widen(self, width: int) -> None:
+        """Let rows from now on keep so many cells."""
+        if self._filled:
+            self._write()
+            self._number += 1
+        self._width = width
+        self._begin(self._number)
+
     def _begin(self, number: int) -> None:
         """A new open block."""
-        self._number, self._open, self._filled, self._dirty = number, np.zeros(BLOCK_ROWS, ROW), 0, False
+        self._number, self._filled, self._dirty = number, 0, False
+        self._open: Rows = np.zeros(BLOCK_ROWS, layout(self._width))
 
     def _compact(self) -> None:
         """Write live rows alone. Who uses ids again and again would fill the disk with rows that were displaced."""
@@ -180,7 +208,7 @@ class Pending:
             block = self._block(number)
             places = np.arange(number * BLOCK_ROWS, number * BLOCK_ROWS + len(block))
             at = np.minimum(np.searchsorted(latest, places), len(latest) - 1)
-            self._store(block[(latest[at] == places) & (block["slot"] >= self._mark)])
+            self._store(_widened(block[(latest[at] == places) & (block["slot"] >= self._mark)], self._width))
         self._sql.execute("DELETE FROM pending_blocks WHERE number <= ?", (last,))
         self._blocks.clear()
 
@@ -188,6 +216,7 @@ class Pending:
         for (number,) in self._sql.execute("SELECT number FROM pending_blocks ORDER BY number").fetchall():
             block = self._block(number)
             self._index.add(block["hi"].copy(), np.arange(number * BLOCK_ROWS, number * BLOCK_ROWS + len(block)))
+            self._width = block["cells"].shape[1]  # which only grows
             self._begin(number + 1)
         if self._blocks and len(block) < BLOCK_ROWS:
             self._begin(number)
@@ -202,8 +231,9 @@ class Pending:
         if number == self._number and self._filled:
             return self._open
         if number not in self._blocks:
-            found = self._sql.execute("SELECT data FROM pending_blocks WHERE number = ?", (number,)).fetchone()
-            self._blocks[number] = np.frombuffer(found[0] if found else b"", ROW)
+            query = "SELECT data, width FROM pending_blocks WHERE number = ?"
+            data, width = self._sql.execute(query, (number,)).fetchone() or (b"", 0)
+            self._blocks[number] = np.frombuffer(data, layout(width))
         self._blocks.move_to_end(number)
         while len(self._blocks) > CACHED_BLOCKS:
             self._blocks.popitem(last=False)
@@ -211,8 +241,8 @@ class Pending:
 
     def _write(self) -> None:
         rows = self._open[: self._filled]
-        block = (self._number, int(rows["slot"].max()), rows.tobytes())
-        self._sql.execute("INSERT OR REPLACE INTO pending_blocks VALUES (?, ?, ?)", block)
+        block = (self._number, int(rows["slot"].max()), rows.tobytes(), self._width)
+        self._sql.execute("INSERT OR REPLACE INTO pending_blocks VALUES (?, ?, ?, ?)", block)
         self._dirty = False
 
     def _count(self, slot: int, rows: int) -> None:
@@ -235,3 +265,13 @@ class Pending:
         self._sql.execute("INSERT OR IGNORE INTO pending_facts VALUES (?, ?)", (name, default))
         found: bytes | int = self._sql.execute("SELECT value FROM pending_facts WHERE name = ?", (name,)).fetchone()[0]
         return found
+
+
+def _widened(rows: Rows, width: int) -> Rows:
+    """The same rows with room for as many cells."""
+    found = np.zeros(len(rows), layout(width))
+    found["cells"] = ABSENT
+    for column in ROW.names or ():
+        found[column] = rows[column]
+    found["cells"][:, : rows["cells"].shape[1]] = rows["cells"]
+    return found

@@ -70,6 +70,7 @@ class Leaving:
     """Labels that met their prediction at another node: they wait here no longer."""
 
     labels: Sequence[Label]
+    unusable: Sequence[Label] = ()  # there: they give way to what they replaced
     answer: "Future[None]" = field(default_factory=Future)
 
 

@@ -9,7 +9,7 @@ are counted one after the other and forgotten, so that memory does not grow with
 sample give what they give at once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import starmap
 
@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 
 from monitors.baseline import Baseline
 from monitors.binning import guess, typed
+from monitors.cell_losses import MOST_FEATURES, Floats, Losses, LossTally
 from monitors.marginal import Counts, Kind, Marginal, cast
 from monitors.profile import PREDICTION, Profile, Sample, decode
 from monitors.repeats import Repeating
 from monitors.sampling import ALPHA, MAX_REFERENCE_ERROR, MIN_BLOCKS, blocks
+from monitors.strata import DAY_S, HOURS, within_hours
 from monitors.tally import Tally
 from serving.errors import PublishRefused
 from serving.protocol import Array
 
 __all__ = [
-    "PREDICTION", "Counts", "Kind", "Marginal", "Part", "Profile", "build", "cast", "decode", "marginal", "of_parts",
+    "PREDICTION", "Chosen", "Counts", "Kind", "Marginal", "Part", "Profile", "build", "cast", "decode", "marginal",
+    "of_parts",
 ]  # fmt: skip
 
-DAY_S = 86400.0
 SAMPLE_ROWS = 8192
 SAMPLE_BYTES = 2**18  # of the sample at most; with more features it has fewer rows
 MAX_TOGETHER = 64  # features that are looked at together: the first ones
@@ -68,6 +70,44 @@ class Part:
                 raise PublishRefused(f"reference column {name!r} has shape {shape}, expected {rows}")
         return int(rows[0])
 
+    @property
+    def clock(self) -> NDArray[np.float64]:
+        """The time of each row, 0 where they have none."""
+        return np.zeros(self.rows) if self.time is None else np.asarray(self.time, np.float64)
+
+    def blocks(self, block_s: float) -> NDArray[np.int64]:
+        """The block of each row; without a time all are in one."""
+        return blocks(self.clock, block_s)
+
+    def of(self, which: NDArray[np.int64]) -> "Part":
+        """The rows at these places."""
+        extra = (None if column is None else column[which] for column in (self.prediction, self.labels, self.time))
+        return Part({name: column[which] for name, column in self.values.items()}, *extra)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One row of each cluster and block: what is counted of features and predictions. Losses are of all rows.
+
+    `rows` are the numbers of these rows among all, as from `clusters.one_a_cluster`; `sample` has the rows `numbers`,
+    some of them or all. Both in increasing order.
+    """
+
+    cluster: str  # the feature that names the clusters
+    rows: NDArray[np.int64]
+    sample: Part
+    numbers: NDArray[np.int64]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Where the rows of the sample stand among the chosen ones."""
+        return np.searchsorted(self.rows, self.numbers)
+
+    def among(self, first: int, rows: int) -> NDArray[np.int64]:
+        """Which of so many rows, the first of which is row `first`."""
+        begin, end = np.searchsorted(self.rows, (first, first + rows))
+        return self.rows[begin:end] - first
+
 
 def build(
     values: Mapping[str, Array],
@@ -79,6 +119,7 @@ def build(
     time: Array | None = None,
     block_s: float = DAY_S,
     alpha: float = ALPHA,
+    zone: str = "UTC",
 ) -> Profile:
     """Freeze reference rows that are all there, as in `Part`, into a profile. The rest as in `of_parts`.
 
@@ -88,7 +129,7 @@ def build(
     (13, 'float32', 'no time column: the reference rows are taken as independent (design effect 1)')
     """
     part = Part(values, prediction, labels, time)
-    return of_parts(part, np.arange(part.rows), [part], kinds, task=task, block_s=block_s, alpha=alpha)
+    return of_parts(part, np.arange(part.rows), [part], kinds, task=task, block_s=block_s, alpha=alpha, zone=zone)
 
 
 def of_parts(
@@ -100,35 +141,104 @@ def of_parts(
     task: str | None = None,
     block_s: float = DAY_S,
     alpha: float = ALPHA,
+    chosen: Chosen | None = None,
+    zone: str = "UTC",
 ) -> Profile:
     """Freeze the rows of `parts` into a profile, whose cells are those of `sample`.
 
     `numbers`, shape (n,), says where the rows of the sample stand among all, from 0 and in increasing order. The
-    kind of a feature that is not in `kinds` is guessed, and the profile says so. Where parts are cut changes losses
-    in their last bits and nothing else. Raises PublishRefused when shapes do not agree, or for a number that is text.
+    kind of a feature that is not in `kinds` is guessed, and the profile says so. `zone` has the clock by which
+    hours of the week are told apart. Where parts are cut changes losses in their last bits and nothing else. Raises
+    PublishRefused when shapes do not agree, or for a number that is text.
     """
     kinds, guessed = _kinds(sample, kinds)
-    tallies = {name: Tally(column, kinds[name], numbers, alpha) for name, column in sample.columns.items()}
-    baseline = Baseline(task, sample.prediction, sample.labels)
-    sampled, timed, rows = sample.rows, sample.time is not None, 0
-    drawn, repeating = _draw(sample, block_s), Repeating()
+    laws = _Laws(sample, numbers, kinds, alpha, chosen)
+    baseline, repeating = Baseline(task, sample.prediction, sample.labels), Repeating()
+    drawn, timed, rows = _draw(chosen.sample if chosen else sample, block_s), sample.time is not None, 0
     del sample
     for part in parts:
-        block = None if part.time is None else blocks(part.time, block_s)
-        place = np.unique(np.zeros(part.rows, np.int64) if block is None else block, return_inverse=True)
-        for name, column in part.columns.items():
-            tallies[name].add(column, rows, *place)
-        baseline.add(part.prediction, part.labels, block)
+        block = part.blocks(block_s)
+        names, place = np.unique(block, return_inverse=True)
+        loss = baseline.add(part.prediction, part.labels, block if timed else None)
+        laws.add(part, rows, names, place, loss)
         if part.values:
-            repeating.add(part.values.values(), rows, *place)
+            repeating.add(part.values.values(), rows, names, place)
         rows += part.rows
-    features = {name: tally.law(block_s if timed else None) for name, tally in tallies.items()}
+    features = laws.features(block_s if timed else None, zone)
     risk, why = baseline.risk(alpha)
     profile = Profile(rows=rows, block_s=block_s, features=features, risk=risk, sample=_sample(features, drawn),
-                      repeats=repeating.law(alpha))  # fmt: skip
-    notes = (_time_note(timed, tallies), *starmap(_law_note, features.items()), _correlation_note(profile), why,
-             _sample_note(sampled, rows), guessed)  # fmt: skip
+                      repeats=repeating.law(alpha), cluster=chosen.cluster if chosen else "",
+                      losses=laws.losses(features, block_s) if risk else None)  # fmt: skip
+    notes = (_time_note(timed, laws.blocks), *starmap(_law_note, features.items()), _correlation_note(profile), why,
+             *laws.notes(rows, timed), _hours_note(timed, block_s), *laws.season_notes(features), guessed)  # fmt: skip
     return msgspec.structs.replace(profile, notes=tuple(filter(None, notes)))
+
+
+class _Laws:
+    """Counts rows by feature and cell: all of them, or the chosen ones, whose sample then makes the cells."""
+
+    def __init__(
+        self, sample: Part, numbers: NDArray[np.int64], kinds: Mapping[str, Kind], alpha: float, chosen: Chosen | None
+    ) -> None:
+        if chosen:
+            sample, numbers = chosen.sample, chosen.places
+        self._tallies = {name: Tally(column, kinds[name], numbers, alpha) for name, column in sample.columns.items()}
+        self._chosen, self._sampled, self._counted = chosen, sample.rows, 0
+        self._why_whole: dict[str, str] = {}  # of features whose hours were looked at
+        first = sorted(self._tallies, key=lambda name: name != PREDICTION)[:MOST_FEATURES]
+        self._losses = LossTally({name: self._tallies[name].size for name in first})
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of time that have rows."""
+        return max(tally.blocks for tally in self._tallies.values())
+
+    def add(
+        self, part: Part, first: int, blocks: NDArray[np.int64], place: NDArray[np.intp], loss: Floats | None
+    ) -> None:
+        """The first row is row `first` of all, row i lies in block `blocks[place[i]]` and has `loss[i]`, if any."""
+        mine: NDArray[np.int64] | slice = self._chosen.among(first, len(place)) if self._chosen else slice(None)
+        cells = {}
+        for name, column in part.columns.items():
+            tally = self._tallies[name]
+            counted = tally.add(column[mine], self._counted, blocks, place[mine])
+            if loss is not None and name in self._losses:
+                cells[name] = tally.cells(column) if self._chosen else counted
+        self._counted += len(place[mine])
+        if loss is not None:
+            self._losses.add(cells, loss, blocks[place])
+
+    def features(self, block_s: float | None, zone: str) -> dict[str, Marginal]:
+        """The laws; with `block_s`, the length of a block, their clusters are measured, and by hour their season."""
+        if block_s is None or block_s >= DAY_S or not within_hours(block_s) or self._chosen:
+            return {name: tally.law(block_s) for name, tally in self._tallies.items()}
+        laws = {}
+        for name, tally in self._tallies.items():
+            season, self._why_whole[name] = tally.season(block_s, zone)
+            laws[name] = tally.law(block_s, season, zone)
+        return laws
+
+    def losses(self, features: Mapping[str, Marginal], block_s: float) -> Losses | None:
+        """By cell, of those of the features that are judged."""
+        found = self._losses.losses(block_s)
+        fit = {name: cells for name, cells in found.features.items() if not features[name].unfit} if found else {}
+        return msgspec.structs.replace(found, features=fit) if found and fit else None
+
+    def notes(self, rows: int, timed: bool) -> Iterator[str]:
+        """What of so many rows was counted."""
+        if self._chosen:
+            where = "and block" if timed else "(not one a block, as live: the reference has no time column)"
+            yield f"one row of each {self._chosen.cluster} {where} is counted: {self._counted} of {rows} rows"
+        yield _sample_note(self._sampled, self._counted)
+
+    def season_notes(self, laws: Mapping[str, Marginal]) -> Iterator[str]:
+        """With which rows each feature is compared, where hours were looked at."""
+        alike: dict[str, list[str]] = {}
+        for name, why in self._why_whole.items():
+            if not laws[name].unfit:
+                alike.setdefault(_compared(laws[name], why), []).append(name)
+        for compared, names in alike.items():
+            yield f"{', '.join(names)}: compared {compared}"
 
 
 def _draw(sample: Part, block_s: float) -> dict[str, Array]:
@@ -186,13 +296,27 @@ def _kinds(sample: Part, declared: Mapping[str, Kind]) -> tuple[dict[str, Kind],
     return kinds, f"kinds that nobody declared are guessed from the values ({said})" if said else ""
 
 
-def _time_note(timed: bool, tallies: Mapping[str, Tally]) -> str:
+def _time_note(timed: bool, got: int) -> str:
     if not timed:
         return "no time column: the reference rows are taken as independent (design effect 1)"
-    got = max(tally.blocks for tally in tallies.values())
     if got >= MIN_BLOCKS:
         return ""
     return f"the reference holds {got} blocks of time, a design effect needs {MIN_BLOCKS}: 1 is used"
+
+
+def _hours_note(timed: bool, block_s: float) -> str:
+    if not timed or block_s >= DAY_S or within_hours(block_s):
+        return ""
+    return f"blocks of {block_s:g} s are neither parts of an hour nor days: all hours are compared together"
+
+
+def _compared(law: Marginal, why: str) -> str:
+    """`why` there is nothing finer, as from `strata.chosen`."""
+    if not law.strata:
+        return f"with all hours together, since {why or 'no season is seen'}"
+    few = HOURS - len(law.strata.judged)
+    left = f"; in {few} of {HOURS} hours of the week it has too few rows to judge by" if few else ""
+    return f"by {law.strata.by} ({law.strata.zone}){left}{f'; no finer, since {why}' if why else ''}"
 
 
 def _law_note(name: str, law: Marginal) -> str:

@@ -2,6 +2,11 @@
 
 The detector bets on the mean loss of sealed blocks, never on rows: rows of a block share their weather. A block is
 by prediction time and is judged once, after the labels' horizon, since labels that come first are no fair sample.
+
+An alarm begins its evidence again at 0, and harm that goes on slowly may need a hundred blocks to raise it again. So
+evidence alone does not say that harm is over: the alarm stays until `quiet_blocks` blocks in a row have not raised it,
+and at the end of each the mean of as many newest blocks was not above the bound. One such mean would not do: while a
+block's mean differs by more from day to day than the harm is large, it falls below the bound every few weeks.
 """
 
 import msgspec
@@ -11,12 +16,13 @@ from numpy.typing import NDArray
 from monitors.alarm import Alarm, Severity, State
 from monitors.drift.change import Onset, likeliest
 from monitors.drift.e_detector import accumulated, log_mean_exp
+from monitors.explain.rise import LossPast
 from monitors.loss import Risk
 from monitors.slot import LOSS_UNIT, LabelCounts
 from serving.config import Monitors
 
 BETS = 8  # sizes of bets, averaged
-KEPT_BLOCKS = 40  # judged blocks among which the rise is looked for
+KEPT_BLOCKS = 40  # judged blocks among which the rise is looked for, and of which losses are kept by cell
 
 
 class RiskDetector:
@@ -82,13 +88,14 @@ class SavedRisk(msgspec.Struct, array_like=True):
     closed: int = 0  # blocks whose labels were looked at, judged or not
     past: list[tuple[float, int, int]] = []  # of the kept blocks: end, labelled rows, their loss
     onset: Onset | None = None
+    cells: list[bytes] = []  # of the newest kept blocks, losses by cell as in `LabelCounts`
 
 
 class RiskWatch:
     """Risk of one version: takes sealed blocks of labels, holds the alarm."""
 
     def __init__(self, risk: Risk, settings: Monitors) -> None:
-        self.risk, self.min_coverage = risk, settings.min_coverage
+        self.risk, self._settings = risk, settings
         self.bound = risk.bound + settings.risk_tolerance
         self._detector = RiskDetector(self.bound) if self.fit else None
         self._state = SavedRisk([], Alarm())
@@ -101,15 +108,16 @@ class RiskWatch:
         """Judge a block that ended at `at`. With too few labels it is `no_data`, and leaves the evidence as it was."""
         state = self._state
         state.coverage, state.closed = counts.coverage, state.closed + 1
-        if self._detector is None or not counts.labelled or counts.coverage < self.min_coverage:
+        if self._detector is None or not counts.labelled or counts.coverage < self._settings.min_coverage:
             return
         state.log_e = self._detector.update(counts.mean)
         state.blocks += 1
         state.past = [*state.past, (at, counts.labelled, counts.loss)][-KEPT_BLOCKS:]
+        state.cells = [*state.cells, counts.cells][-KEPT_BLOCKS:]
         crossed, was_on = state.log_e >= threshold, state.alarm.on
         if crossed:
             self._detector.restart()
-        state.alarm.update(crossed, at, quiet_blocks)
+        state.alarm.update(crossed or (was_on and self._goes_on(quiet_blocks)), at, quiet_blocks)
         if not state.alarm.on:
             state.onset = None
         elif not was_on:
@@ -144,6 +152,15 @@ class RiskWatch:
             lately=self._lately(state.onset) if state.onset else None,
         )
 
+    def harm(self) -> LossPast | None:
+        """What the rise is explained from: the kept blocks since then; None without an alarm."""
+        state, settings = self._state, self._settings
+        if not state.onset:
+            return None
+        kept = zip(state.past[len(state.past) - len(state.cells) :], state.cells, strict=True)
+        since = tuple(cells for (end, *_), cells in kept if end > state.onset.at)
+        return LossPast(since, settings.block_s, settings.min_group_rows)
+
     @property
     def assumption(self) -> str:
         behind = f"{self.risk.blocks} blocks" if self.risk.blocks else f"{self.risk.n} rows taken as independent"
@@ -165,6 +182,11 @@ class RiskWatch:
         means = np.array(loss) * LOSS_UNIT / np.array(labelled)
         return likeliest(detector.won(means), ends)
 
+    def _goes_on(self, blocks: int) -> bool:
+        """Whether the mean of so many newest blocks is above the bound."""
+        means = [loss * LOSS_UNIT / labelled for _, labelled, loss in self._state.past[-blocks:]]
+        return sum(means) > self.bound * len(means)
+
     def _lately(self, onset: Onset) -> float | None:
         since = LabelCounts()
         for end, labelled, loss in self._state.past:
@@ -177,4 +199,4 @@ class RiskWatch:
             return "unfit"
         if self._state.alarm.on:
             return "alarm"
-        return "ok" if self._state.closed and self._state.coverage >= self.min_coverage else "no_data"
+        return "ok" if self._state.closed and self._state.coverage >= self._settings.min_coverage else "no_data"

@@ -177,7 +177,7 @@ class Sidecar:
         answers = [(question, self._label(question)) for question in taken if isinstance(question, Labelling)]
         leaving = [question for question in taken if isinstance(question, Leaving)]
         for left in leaving:
-            self._station.leave(left.labels)
+            self._station.leave(left.labels, left.unusable)
         if answers or leaving:
             self._station.commit(at_once=True)
         for question, answer in answers:
@@ -251,7 +251,7 @@ def _connected(
         return post(to, path, body, secret, time.time())
 
     def convene() -> Court:
-        return Court(config.monitors, station.meaning, repository.manifest, repository.read)
+        return Court(config.monitors, station.meaning, repository.manifest, repository.read, repository.store)
 
     archive = Archive(database, station.node)
     mail = Post(

@@ -46,7 +46,7 @@ class JointWatch:
         state.log_e, state.blocks = float(log_mean_exp(s)), state.blocks + 1
         crossed = state.log_e >= threshold
         state.s = [0.0] * len(CLIPS) if crossed else s.tolist()
-        state.alarm.update(crossed, at, quiet_blocks)
+        state.alarm.update(crossed, at, quiet_blocks, state.log_e)
 
     def fade(self, nats: float) -> None:
         """The threshold fell by so much, and the evidence with it."""
@@ -105,6 +105,8 @@ def _classifier(profile: Profile, settings: Monitors) -> tuple[Classifier | None
             f"with monitors.unit = {settings.unit!r} it is not judged: a sample of rows says nothing of clusters",
         )
     laws = [profile.features[name] for name in sample.features]
+    if any(law.strata for law in laws):
+        return None, "features are compared by hour, and how they go together is known of all hours at once only"
     cells = np.frombuffer(sample.cells, np.uint8).reshape(-1, len(laws))
     design_effect = thinned(max(law.design_effect for law in laws), sample.rows, profile.rows)
     classifier = Classifier(laws, cells, settings.tolerance, design_effect, settings.unit)

@@ -36,6 +36,32 @@ def names(law: Marginal) -> list[str]:
     return [f"below {low}", *bins, f"above {high}", "missing"]
 
 
+def spans(law: Marginal, which: Sequence[int]) -> list[str]:
+    """Of some cells, in increasing order; neighbouring bins of a number are one.
+
+    >>> from monitors.reference import marginal
+    >>> spans(marginal(np.arange(2000.0), "numeric"), [0, 2, 3, 9, 10, 11, 12])
+    ['below 0', '200 to 600', '1,600 or above', 'missing']
+    """
+    known = names(law)
+    if law.kind == "categorical":
+        return [known[k] for k in which]
+    ends, runs = (law.low, *law.edges, law.high), list[list[int]]()
+    for k in which:
+        if runs and k == runs[-1][-1] + 1 <= len(ends):
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    return [known[run[0]] if len(run) == 1 else _between(ends, run[0], run[-1]) for run in runs]
+
+
+def _between(ends: Sequence[float], first: int, last: int) -> str:
+    """Of cells, of which 0 is below the first end, and the last above the last end."""
+    if first == 0:
+        return f"below {number(ends[last])}"
+    return f"{number(ends[first - 1])} {f'to {number(ends[last])}' if last < len(ends) else 'or above'}"
+
+
 def number(value: float) -> str:
     """
     >>> [number(x) for x in (0.123456, 12.0, 1234.5, 1234567.0)]

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 
 from monitors.drift.change import Onset
-from monitors.explain.cells import percent
-from monitors.explain.explanation import Cell, Explanation
+from monitors.explain.cells import number, percent
+from monitors.explain.explanation import Carrier, Cell, Explanation, Rise
 from monitors.profile import PREDICTION
 
-CARRIERS = 3  # cells that are named
+CARRIERS = 3  # cells that are named, and features that carry a rise
+MOSTLY = 0.8  # of what cells carry: the other part is not told
 _DAY = 86400.0
 
 
@@ -15,6 +16,37 @@ def sentences(found: Explanation) -> str:
     """When, which way, how far, where, and what is probably broken."""
     parts = [_what(found), _moved(found), _vanished(found), *(one.sentence for one in found.diagnoses)]
     return " ".join(filter(None, [*parts, _evidence(found)]))
+
+
+def carried(found: Carrier) -> str:
+    """Which rows carry how much of a rise, and whether there are more of them or they are predicted worse."""
+    share = "All" if found.share >= 0.995 else percent(found.share)
+    what = "a prediction of" if found.feature == PREDICTION else found.feature
+    return (
+        f"{share} of the rise ({percent(found.lower)} to {percent(min(found.upper, 1.0))}) comes from rows with {what}"
+        f" {found.where}, which are {percent(found.now)} of the rows: {_why(found)}."
+    )
+
+
+def _why(found: Carrier) -> str:
+    moved = f"there are {'more' if found.now > found.reference else 'fewer'} of them than before"
+    moved = f"{moved} ({percent(found.reference)})"
+    before = "the reference has none" if found.loss_before is None else f"{number(found.loss_before)} before"
+    worse = f"they are predicted worse (mean loss {number(found.loss)}, {before})"
+    return moved if found.mix > MOSTLY else worse if found.mix < 1 - MOSTLY else f"{moved}, and {worse}"
+
+
+def risen(found: Rise) -> str:
+    """How far the loss rose, and which rows carry it."""
+    rows = f"The {found.rows:,} labelled rows since then have a mean loss of {number(found.now)}"
+    means = f"{rows}, those of the reference {number(found.reference)}."
+    if found.now <= found.reference:
+        return means
+    told = [one.text for one in found.carriers if one.text][:CARRIERS]
+    if not told:
+        return f"{means} No part of a feature's range carries more of the rise than its rows' share, beyond chance."
+    views = " These are views of the same rows: their shares do not add up." if len(told) > 1 else ""
+    return f"{means} {' '.join(told)}{views}"
 
 
 def named(feature: str) -> str:

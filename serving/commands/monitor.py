@@ -155,9 +155,10 @@ def _drawn(found: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]
 
 
 def _state(version: dict[str, Any]) -> str:
-    """Also by which hours features are compared, where they are."""
+    """Also by which hours features are compared, and how far a reference is learned, where they are or it is."""
     apart = Counter(one["season"] for one in version["drift"].values() if one.get("season"))
-    return "\n".join([version["state"], *(f"{features} by {by}" for by, features in sorted(apart.items()))])
+    learning = [note for note in version["notes"] if note.startswith("learning: ")]
+    return "\n".join([*(learning or [version["state"]]), *(f"{features} by {by}" for by, features in sorted(apart.items()))])
 
 
 def _alarms(version: dict[str, Any]) -> list[str]:

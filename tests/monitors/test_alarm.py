@@ -18,3 +18,17 @@ def test_since_is_the_first_block_that_raised_it() -> None:
     for number, crossed in enumerate([True, False, True, False]):
         alarm.update(crossed, float(number), 3)
     assert alarm.since == 0.0
+
+
+def test_evidence_that_gathers_again_holds_it() -> None:
+    alarm, seen = Alarm(), []
+    for number, log_e in enumerate([9.0, 0.1, 0.5, 0.9, 0.6, 0.2, 0.0]):
+        alarm.update(log_e > 7, float(number), 3, log_e)
+        seen.append(alarm.on)
+    assert seen == [True] * 6 + [False]
+
+
+def test_evidence_below_the_threshold_raises_none() -> None:
+    alarm = Alarm()
+    alarm.update(False, 1.0, 3, 5.0)
+    assert (alarm.on, alarm.quiet) == (False, 1)

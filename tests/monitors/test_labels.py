@@ -18,6 +18,10 @@ def store(budget_rows: int = 1000) -> LabelStore:
     return LabelStore(sqlite3.connect(":memory:", isolation_level=None), budget_rows)
 
 
+def usable(model: str, label: float) -> bool:
+    return label < 5
+
+
 @dataclass
 class Added:
     """What `LabelStore.add_predictions` said of some predictions."""
@@ -60,7 +64,8 @@ class Oracle:
     def joined(self) -> dict[Prediction, Truth]:
         truths: dict[tuple[str, str, int], list[Truth]] = {}
         for label in self.labels:
-            truths.setdefault(label[:3], []).append(Truth(label.time, label.label, label.kpi))
+            if usable(label.model, label.label):
+                truths.setdefault(label[:3], []).append(Truth(label.time, label.label, label.kpi))
         holders = {p[:4]: p for p in sorted(self.predictions, key=lambda p: p.time)}
         return {p: max(truths[p[:3]]) for p in holders.values() if p[:3] in truths}
 
@@ -82,14 +87,14 @@ ids = st.sampled_from(["a", "b", "c"])
 predictions = st.builds(
     Prediction, st.just("m"), ids, st.integers(0, 1), st.sampled_from(["", "9"]), st.just("1"), st.integers(0, 3),
     st.floats(0, 1), st.integers(0, 10**9).map(float), st.booleans(), st.just(1.0),
-    st.integers(0, 2**16 - 1),
+    st.integers(0, 2**16 - 1), st.just(b""),
 )  # fmt: skip
 labels = st.builds(
     Label,
     st.just("m"),
     ids,
     st.integers(0, 1),
-    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([0.0, 1.0, 5.0]),  # of which nobody can use the last
     st.integers(0, 3).map(float),
     st.sampled_from([UNSAID, 2.0, 3.0]),
 )
@@ -98,7 +103,7 @@ labels = st.builds(
 @pytest.mark.parametrize("reopened", [False, True])
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(predictions, max_size=4) | st.lists(labels, max_size=4), max_size=12))
-def test_any_order_of_doubled_conflicting_early_and_late_labels_gives_the_oracles_join(
+def test_any_order_of_doubled_conflicting_unusable_early_and_late_labels_gives_the_oracles_join(
     reopened: bool, batches: list[list[Any]]
 ) -> None:
     """Also in blocks of three rows, of which few may be displaced, and when it is opened again after every batch."""
@@ -113,6 +118,7 @@ def join(batches: list[list[Any]], reopened: bool) -> None:
     times = iter(range(10**6))
     connection = sqlite3.connect(":memory:", isolation_level=None)
     oracle, subject = Oracle(), LabelStore(connection, 1000)
+    subject.truths.usable = usable
     state: dict[Prediction, Truth] = {}
     answered = conflicting = 0
     for batch in batches:
@@ -129,6 +135,7 @@ def join(batches: list[list[Any]], reopened: bool) -> None:
         if reopened:
             subject.save()
             subject = LabelStore(connection, 1000)
+            subject.truths.usable = usable
     assert state == oracle.joined()
     assert answered == len(oracle.labels)
     assert conflicting == oracle.conflicting()
@@ -240,3 +247,15 @@ def test_a_store_that_is_opened_again_goes_on(tmp_path: object) -> None:
     again = LabelStore(sqlite3.connect(f"{tmp_path}/labels.db", isolation_level=None), 100)
     assert (again.rows, again.labels, again.parked.total()) == (1, 2, 1)
     assert again.add_labels([Label("m", "r", 0, 1.0, 2.0)], slot=0).doubled == 1
+
+
+def test_what_another_node_cannot_use_gives_way_to_what_it_replaced() -> None:
+    """Parked here, while the prediction is there."""
+    subject = store()
+    good, odd, lone = Label("m", "r", 0, 1.0, 1.0), Label("m", "r", 0, 5.0, 2.0), Label("m", "s", 0, 5.0, 2.0)
+    subject.add_labels([good, odd, lone], slot=0)
+    assert subject.strays(FIRST, 9) == [odd, lone]
+    subject.leave([], [odd, lone])
+    assert subject.strays(FIRST, 9) == [good, lone]
+    subject.leave([good])
+    assert (subject.strays(FIRST, 9), subject.labels, subject.parked.total()) == ([lone], 1, 1)

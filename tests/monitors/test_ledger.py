@@ -1,3 +1,4 @@
+import itertools
 import math
 import sqlite3
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from monitors.book import Version
 from monitors.bottom_k import BottomK, K, hashes
+from monitors.cell_losses import Losses, added, follow
 from monitors.journal import Journal
 from monitors.labels import Label, LabelStore
 from monitors.ledger import Ledger, Sealed
@@ -273,8 +275,9 @@ def test_labels_and_predictions_beyond_0_to_1_are_counted_and_kill_nothing() -> 
     subject.save(journal)
     again = ledger(journal=journal)
     again.load(journal)
-    (counts,) = (slot.counts for slot in again.seal(START + 10 * 3600).labels)
+    counts, told = (slot.counts for slot in again.seal(START + 30 * 3600).labels)
     assert (counts.predictions, counts.labelled, sum(counts.bin_rows), sum(counts.bin_labels)) == (3, 2, 2, 2)
+    assert (told.predictions, told.labelled, len(told.cells)) == (0, 0, 16 * sum(book.cells))
     assert sum(counts.bin_predictions) * LOSS_UNIT == 0.5 + 1.0
     assert again.books["m", "1"].due_labelled == 2
 
@@ -294,3 +297,64 @@ def test_the_error_of_a_regression_is_capped_however_large_it_is() -> None:
     assert scorecard(book.tables, 1).metrics["mae"].value == book.tables.plan.most_error
     journal.begin()
     subject.save(journal)
+
+
+def test_losses_by_cell_are_those_of_the_joined_rows_in_whatever_order_they_came() -> None:
+    """Two nodes, labels before and after their predictions, a third of them corrected: a table a version and block."""
+    known, rng, (records, labels) = profile(), np.random.default_rng(3), stream(300, spacing_s=300)
+    assert known.losses is not None
+    wrong = [label._replace(label=1 - label.label, time=label.time - 1) for label in labels[::3]]
+    said = [([*labels, *wrong])[i] for i in rng.permutation(len(labels) + len(wrong)).tolist()]
+    nodes, found = (ledger(), ledger()), dict[tuple[str, int], bytes]()
+    for number, node in enumerate(nodes):
+        mine = [found for k, found in enumerate(records) if k // 2 % 2 == number]
+        ids = {found.ids[0] for found in mine}
+        told = [label for label in said if label.id in ids]
+        node.label(told[::3], NOW)
+        ingest(node, mine)
+        node.label([*told[1::3], *told[2::3], *told[:9]], NOW)
+        for slot in node.seal(START + 10 * 86400).labels:
+            of = slot.version, slot.slot // 24
+            assert not slot.counts.cells or slot.slot % 24 == 23
+            found[of] = added(found.get(of, b""), slot.counts.cells)
+    assert {of: table for of, table in found.items() if table} == by_hand(known.losses, records, labels)
+
+
+def by_hand(known: Losses, records: Sequence[Record], labels: Sequence[Label]) -> dict[tuple[str, int], bytes]:
+    truth, tables = {(label.id, label.row): label.label for label in labels}, dict[tuple[str, int], bytes]()
+    for found in records:
+        x, p = found.inputs["x"].array(), found.outputs["p"].array()[:, 1]
+        values = {PREDICTION: p, **{f"x{k}": x[:, k] for k in range(FEATURES)}}
+        for row in range(len(x)):
+            if (y := truth.get((found.ids[0], row))) is not None:
+                cells = [profile().features[name].cells(values[name][row : row + 1])[0] for name in known.names]
+                units = round((float(p[row]) - y) ** 2 / LOSS_UNIT)
+                of = found.version, int(found.event_times[0] // 86400)
+                one = follow(b"", known.sizes, np.array([cells], np.uint8), [1], [units])
+                tables[of] = added(tables.get(of, b""), one)
+    return tables
+
+
+USUAL = [Label("m", "a", 0, 1.0, START + 10), Label("m", "a", 0, 0.0, START + 20)]
+ODD = [Label("m", "a", 0, 7.0, START + 15), Label("m", "a", 0, 1e250, START + 99)]
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(5)))
+def test_a_label_that_cannot_be_judged_displaces_none_in_whatever_order_they_came(order: tuple[int, ...]) -> None:
+    """Refused where the version is known, else kept and counted as unusable when it is."""
+    subject, refused = ledger(), 0
+    for event in order:
+        if event == 4:
+            ingest(subject, [record(["a"], X, [START])])
+            continue
+        label = (*USUAL, *ODD)[event]
+        if subject.refusals([label]) == [None]:
+            subject.label([label], NOW)
+        else:
+            refused += 1
+    book = subject.books["m", "1"]
+    assert (book.joined, book.mean_loss, sum(book.delays)) == (1, 0.25, 1)  # p is 0.5; the good one of START + 20
+    assert book.delay_s == 20.0
+    assert subject.marks.unusable + refused == 2
+    subject.label([Label("m", "a", 0, 1.0, START + 30)], NOW)
+    assert (book.joined, book.delay_s) == (1, 30.0)

@@ -97,3 +97,37 @@ def test_ids_that_are_used_again_and_again_do_not_fill_the_disk(
     for one in (subject, opened(path)):
         assert len(one._index) <= 2 * 5000 + pending.SLACK_ROWS + 1 < next(numbers)
         assert [value(one, key) for key in keys] == [4 + key / 10_000 for key in keys]
+
+
+def kept(subject: Pending, key: int) -> list[int]:
+    held = subject.find(np.uint64(key), np.uint64(key))
+    assert held is not None
+    cells: list[int] = held.row["cells"].tolist()
+    return cells
+
+
+def test_cells_are_kept_beside_rows_that_have_fewer_or_none(tmp_path: object) -> None:
+    path = f"{tmp_path}/monitors.db"
+    subject = opened(path)
+    subject.append(rows(subject, range(10)))
+    for first, width in ((10, 3), (20, 2), (30, 5)):
+        hashes = np.arange(first, first + 10, dtype=np.uint64)
+        cells = np.full((10, width), first, np.uint8)
+        subject.append(subject.made(NAME, Pair(hashes, hashes), cells, slot=0, value=0.5, time=1.0, counted=True))
+        subject.append(rows(subject, range(100 + first, 110 + first)))
+        subject.save()
+    for one in (subject, opened(path)):
+        assert [kept(one, key) for key in (0, 10, 20, 30, 130)] == [[], [10] * 3, [20, 20, 255], [30] * 5, [255] * 5]
+    again = opened(path)
+    again._compact()
+    assert [kept(again, key) for key in (0, 20)] == [[255] * 5, [20, 20, 255, 255, 255]]
+
+
+def test_rows_of_before_cells_go_on() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE pending_blocks (number INTEGER PRIMARY KEY, last_slot INTEGER, data BLOB)")
+    old = np.zeros(2, pending.ROW)
+    old["hi"] = old["lo"] = [7, 8]
+    connection.execute("INSERT INTO pending_blocks VALUES (0, 0, ?)", (old.tobytes(),))
+    subject = Pending(connection)
+    assert [value(subject, key) for key in (7, 8, 9)] == [0.0, 0.0, None]
