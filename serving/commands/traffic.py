@@ -55,7 +55,7 @@ def label(
 
         def show(answered: int, waiting: str) -> None:
             if waiting:
-                progress.console.print(f"{escape(waiting)}; trying again", highlight=False)
+                progress.console.print(f"{escape(waiting)}; trying again", highlight=False, soft_wrap=True)
             progress.update(task, description=f"{answered:,} labels", completed=labels.tell() if size else 0)
 
         counts = client.label(load(config), model, labels, show)
