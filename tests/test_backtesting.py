@@ -326,7 +326,8 @@ def test_the_command_writes_both_reports(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (["--block", "0s"], "--block takes at least a second"),
+        (["--block", "0s"], "--block takes a second to 3650d"),
+        (["--block", "4000d"], "--block takes a second to 3650d"),
         (["--block", "1w"], "as 90s, 30m, 6h or 1d"),
         (["--budget", "0"], "--budget"),
         (["--task", "ranking"], "--task must be classification or regression"),

@@ -24,6 +24,8 @@ from serving.errors import BadRequest
 from serving.manifest import Feature, Task
 from serving.protocol import Array
 
+MAX_BLOCKS = 2**17  # 15 years of hours; a block takes about 4 KiB
+
 Floats = NDArray[np.float64]
 Place = slice | NDArray[np.int64]
 
@@ -146,7 +148,7 @@ class Past:
     def add(self, part: Part, label_times: Array | None = None, clusters: Array | None = None) -> None:
         """Count rows. `label_times`: labels without count as in time. `clusters`: which one each row is of, shape (n,).
 
-        Raises BadRequest for a label before its prediction.
+        Raises BadRequest for a label before its prediction, and for more than `MAX_BLOCKS` blocks.
         """
         n, columns = part.rows, part.columns
         panel = Panel(self._profile.features, [Feature(name, name) for name in columns], self._halved)
@@ -162,6 +164,11 @@ class Past:
             if named is not None:
                 gather(self._at, panel, rows, named[place])
             self._follow(self._sums[block], outcomes.of(place))
+        if len(self._sums) > MAX_BLOCKS:
+            raise BadRequest(
+                f"the rows lie in more than {MAX_BLOCKS:,} blocks of {self._ruler.block_s:g} s, expected fewer:"
+                " take longer ones (--block)"
+            )
         self.metrics.add(part)
         self.rows += n
 

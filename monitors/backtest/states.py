@@ -17,7 +17,7 @@ LEVELS = (0.1, 0.25, 1.0, 4.0)  # PSI: a shift is called moderate and large from
 MOST = 40  # features on the map, the ones that were in alarm first
 _NAMES = ("below 0.1", "0.1 to 0.25", "0.25 to 1", "1 to 4", "over 4")
 _HEIGHT, _STRIPE, _COLUMNS = 22.0, 5.0, 12
-_LETTERS = 17  # of a name beside the map
+_LETTERS = 15  # of a name beside the map
 
 _OTHERS = {
     QUALITY: "data quality",
@@ -125,7 +125,7 @@ def _row(name: str, cells: Sequence[Cell], blocks: Sequence[Block], scale: Scale
 
 def _short(name: str) -> str:
     """Names that are long are often alike at their beginning, or at their end."""
-    return name if len(name) <= _LETTERS else f"{name[:9]}…{name[-7:]}"
+    return name if len(name) <= _LETTERS else f"{name[:8]}…{name[-6:]}"
 
 
 def _said(name: str, cells: Sequence[Cell], first: Block, last: Block) -> str:

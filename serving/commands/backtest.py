@@ -43,6 +43,7 @@ Json = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all that 
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report, one file for any browser.")]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 3650 * 86400.0
 
 
 @app.command(epilog="Example: gaugeway backtest --reference january.parquet --data year.parquet --timestamp departs"
@@ -85,9 +86,10 @@ def backtest(
 
 
 def _settings(settings: Monitors, block: str, budget: float | None) -> Monitors:
-    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", block)) or float(found[1]) * _UNITS[found[2]] < 1:
-        raise typer.BadParameter(f"--block takes at least a second, as 90s, 30m, 6h or 1d; got {block!r}")
-    block_s = float(found[1]) * _UNITS[found[2]]
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", block)
+    block_s = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 1 <= block_s <= _LONGEST_S:
+        raise typer.BadParameter(f"--block takes a second to 3650d, as 90s, 30m, 6h or 1d; got {block!r}")
     said = {"block_s": block_s} | ({} if budget is None else {"false_pages_per_90_days": budget})
     try:
         return msgspec.convert(msgspec.to_builtins(settings) | said, Monitors)

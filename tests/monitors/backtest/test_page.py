@@ -83,7 +83,7 @@ def test_of_many_features_the_map_shows_those_that_matter_and_says_so() -> None:
     tree = changed(features=dict.fromkeys(names, document().blocks[0].features[EVIL]))
     assert "260 more features are not shown. None of them was in alarm; the largest PSI" in text(tree)
     shown = [element for element in tree.iter("text") if (element.findtext("title") or "").startswith("a_name")]
-    assert len(shown) == 40 and all(len(element[0].tail or "") <= 17 for element in shown)
+    assert len(shown) == 40 and all(len(element[0].tail or "") <= 15 for element in shown)
     assert sum("a_name" in text(row) for row in tree.iter("tr")) == 300
 
 

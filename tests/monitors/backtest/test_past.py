@@ -181,3 +181,10 @@ def test_marks_are_times_or_rows() -> None:
     odd = Ruler(block_s=100.0, slot_s=60.0)  # blocks hold the slots that begin in them
     assert [odd.slot(block) for block in range(4)] == [0, 2, 4, 5]
     assert odd.blocks(np.arange(0.0, 360.0, 60.0), 0, 6).tolist() == [0, 0, 1, 1, 2, 3]
+
+
+def test_blocks_that_are_far_too_short_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monitors.backtest.past.MAX_BLOCKS", 3)
+    assert len(counted([rows([0.0, 3600.0, 7200.0])]).blocks) == 3
+    with pytest.raises(BadRequest, match="more than 3 blocks of 3600 s, expected fewer: take longer ones"):
+        counted([rows([0.0, 3600.0, 7200.0, 10800.0])])
