@@ -1,7 +1,10 @@
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.alarm import Alarm
+from monitors.drift.watch import Watch
+from monitors.reference import marginal
 
 
 @settings(deadline=None)
@@ -32,3 +35,15 @@ def test_evidence_below_the_threshold_raises_none() -> None:
     alarm = Alarm()
     alarm.update(False, 1.0, 3, 5.0)
     assert (alarm.on, alarm.quiet) == (False, 1)
+
+
+def test_a_drift_that_goes_on_slowly_holds_its_alarm_which_clears_once_it_is_over() -> None:
+    """0.2 standard deviations, for which most stretches of ten blocks are too short to raise another."""
+    law = marginal(np.random.default_rng(1).normal(size=20_000), "numeric")
+    for seed in range(5):
+        rng, watch, on = np.random.default_rng(seed), Watch(law, 0.02), []
+        for block in range(150):
+            shift = 1.0 if block < 10 else 0.2 if block < 100 else 0.0
+            watch.judge(law.count(rng.normal(shift, size=200)), 60.0 * block, float(np.log(1000)), quiet_blocks=10)
+            on.append(watch.past(0.0).since is not None)
+        assert all(on[10:100]) and not any(on[130:])

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
+from loadtests import calibration
 from loadtests.promise.nulls import NULLS, alarms_of
 from monitors.calibration import CalibrationWatch, estimate, log_e
 from monitors.drift.e_detector import Floats
@@ -54,6 +55,20 @@ def test_bets_on_rows_break_the_promise_on_clusters() -> None:
 def test_bets_without_tolerance_break_the_promise_on_the_boundary() -> None:
     intolerant = lambda y, c, m: 20 * log_e(y, c, 0 * m)  # noqa: E731
     assert alarms("normal", shift=M, bet=intolerant) > STREAMS / 90 * most(90)
+
+
+@pytest.mark.parametrize("truth", [calibration.unchanged, calibration.too_sure])
+@pytest.mark.parametrize("weather", calibration.WEATHERS)
+def test_false_alarms_with_tables_of_references_that_nothing_was_chosen_on(
+    truth: calibration.Truth, weather: float
+) -> None:
+    """`python -m loadtests.calibration` makes more of them."""
+    assert calibration.false_alarms(truth, weather, streams=10) <= stats.poisson.ppf(0.999, 10 * 80 / 20)
+
+
+def test_labels_that_are_half_as_often_one_again_are_found_within_a_month() -> None:
+    change = calibration.CHANGES["half as often again"]
+    assert calibration.delay(change, 0.05, streams=11) <= 40
 
 
 def profile(rows: int = 20_000) -> Profile:
