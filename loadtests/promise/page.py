@@ -23,9 +23,11 @@ QUARTER = """## A quarter without drift
 {features} features of mean 0 and standard deviation 1, blocks of a minute with {rows} rows, {days} days: {blocks} blocks. Nothing changes; a reference has {reference} rows. Who calls somebody when there is no drift, and how soon is a shift of one feature by {sigma} standard deviations an alarm? Gaugeway calls when its evidence over all features does, with a budget of one false call in {days} days that four other alarms share (harm, predictions, data quality, labels). The delay is the median over shifts; it is counted for Gaugeway among {features} features, for the others in the shifted feature alone, so that their false alarms do not pass for finding it.
 """  # noqa: E501
 SCALED = """
-"About" is a share of windows, scaled to {days} days. Its interval holds the count with probability 0.95: the wider one of Clopper and Pearson's, which takes all windows for independent, and Student's over the runs, each of which has a reference and rows of its own. Rules that look at each row are asked once a minute whether they alarmed.
+"About" is a share of windows, scaled to {days} days. Its interval holds the count with probability 0.95: the wider one of Clopper and Pearson's, which takes all windows for independent, and Student's over the runs, each of which has a reference and rows of its own. Where no window alarmed, its end says how little so few windows tell. Rules that look at each row are asked once a minute whether they alarmed.
 
 ![False calls in {days} days against the delay]({image})
+
+(Hollow: it calls nobody, or cannot find the shift of one feature.)
 
 **What each was asked.** None of the authors promises what is tested here; the table says what comes of it when somebody is called whenever they say drift.
 
@@ -97,7 +99,7 @@ def _nulls(rows: Sequence[Row]) -> Iterator[str]:
 def _cells(row: Row) -> list[str]:
     if not row.streams:
         return ["unfit"] * len(RUNS)
-    return [f"{found} of {limit}" for found, limit in zip(row.alarms, row.limits, strict=True)]
+    return [f"{found:,} of {limit:,}" for found, limit in zip(row.alarms, row.limits, strict=True)]
 
 
 def _mutants(found: Findings) -> Iterator[str]:
