@@ -25,6 +25,7 @@ from serving.protocol import Array
 _ROWS = 8192  # compared at once, so that they stay in the processor's cache
 
 Cells = NDArray[np.int64]
+Table = NDArray[np.uint8]  # cells of rows, shape (features, n), in an order that the panel knows
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,24 @@ class Panel:
         self._starts = np.cumsum([0, *sizes])
 
     def count(
-        self, tensors: Mapping[str, Array], place: Cells, places: int, bits: NDArray[np.bool_] | None = None
+        self,
+        tensors: Mapping[str, Array],
+        place: Cells,
+        places: int,
+        bits: NDArray[np.bool_] | None = None,
+        table: Table | None = None,
     ) -> list[Counts]:
         """Counts of `places` slots; `place`, shape (n,), says to which of them each row belongs.
 
         The rows that have the bit, shape (n,), are counted once more in the feature that is halved, as `HALF`.
+        `table` is that of the rows, where it is at hand.
         """
         total = np.zeros(places * int(self._starts[-1]), np.int64)
         for first in range(0, len(place), _ROWS):
-            part = {name: array[first : first + _ROWS] for name, array in tensors.items()}
-            half = None if bits is None else bits[first : first + _ROWS]
-            total += self._part(part, place[first : first + _ROWS], len(total), half)
+            some = slice(first, first + _ROWS)
+            part = {name: array[some] for name, array in tensors.items()} if table is None else {}
+            cells = self.table(part, len(place[some])) if table is None else table[:, some]
+            total += self._part(cells, place[some], len(total), None if bits is None else bits[some])
         table, rows = total.reshape(places, int(self._starts[-1])), np.bincount(place, minlength=places).tolist()
         names = self._names if self._halved is None or bits is None else [*self._names, HALF]
         spans = list(zip(names, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=False))
@@ -117,15 +125,23 @@ class Panel:
 
     def cells(self, tensors: Mapping[str, Array], rows: int, names: Sequence[str]) -> NDArray[np.uint8]:
         """Of each row, shape (rows, names)."""
-        absent = np.full((1, rows), ABSENT, np.uint8)
-        found = np.concatenate([*self._cells(tensors), absent])
-        places = [self._names.index(name) if name in self._names else -1 for name in names]
-        return found[places].T.astype(np.uint8)
+        return self.chosen(self.table(tensors, rows), names)
 
-    def _cells(self, tensors: Mapping[str, Array]) -> list[Array]:
-        """Of all rows, shape (features, n), in pieces; in the order of `_names`."""
-        cells: list[Array] = [group.cells(tensors[group.tensor]) for group in self._numbers]
-        return cells + [self._categories(f.name, column(tensors[f.input], f.column))[None] for f in self._texts]
+    def chosen(self, table: Table, names: Sequence[str]) -> NDArray[np.uint8]:
+        """The cells of features `names`, shape (rows, names); `ABSENT` of those that the rows do not have."""
+        found = np.concatenate([table, np.full((1, table.shape[1]), ABSENT, np.uint8)])
+        places = [self._names.index(name) if name in self._names else -1 for name in names]
+        return np.ascontiguousarray(found[places].T)
+
+    def table(self, tensors: Mapping[str, Array], rows: int) -> Table:
+        """The cell of each row in each feature."""
+        table, at = np.empty((len(self._names), rows), np.uint8), 0
+        for group in self._numbers:
+            table[at : at + len(group.columns)] = group.cells(tensors[group.tensor])
+            at += len(group.columns)
+        for row, feature in zip(table[at:], self._texts, strict=True):
+            row[:] = self._categories(feature.name, column(tensors[feature.input], feature.column))
+        return table
 
     def _categories(self, name: str, values: Array) -> Array:
         """The cell of each, shape (n,). Those of short texts are remembered by their fingerprint."""
@@ -139,12 +155,8 @@ class Panel:
             self._memo.note(keys[new], cells[new])
         return cells
 
-    def _part(self, tensors: Mapping[str, Array], place: Cells, size: int, bits: NDArray[np.bool_] | None) -> Cells:
-        cells = self._cells(tensors)
-        if not cells:
-            return np.zeros(size, np.int64)
-        found = np.concatenate(cells, dtype=np.int64)
-        found += self._starts[: len(found), None]
+    def _part(self, table: Table, place: Cells, size: int, bits: NDArray[np.bool_] | None) -> Cells:
+        found = table + self._starts[: len(table), None]
         if size > self._starts[-1]:  # rows of several slots
             found += place * self._starts[-1]
         total = np.bincount(found.ravel(), minlength=size)

@@ -26,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.alarm import Alarm, Severity
+from monitors.drift import season
 from monitors.drift.e_detector import CLIPS, Bettor, Floats, accumulated, log_mean_exp
 from monitors.loss import upper_bound_of_share
 from monitors.marginal import Marginal
 from monitors.repeats import Repeats, repeated
 from monitors.sampling import ALPHA, MIN_BLOCKS
 from monitors.slot import ROWS, Counts
+from monitors.strata import Strata
 
 STUCK = 0.75  # of the rows in one bin are no stuck value
 KAPPAS = np.geomspace(0.05, 0.9, len(CLIPS))  # sizes of bets on means of blocks
@@ -94,9 +96,13 @@ class Rise(Bettor):
 
     def update(self, counts: Ints, design_effect: Floats | float = 1.0) -> Floats:
         won = super().update(counts, design_effect)
+        self.rise()
+        return won
+
+    def rise(self) -> None:
+        """Forget that there were fewer."""
         first = np.maximum(self.q[..., 0], self.theta[..., 0])
         self.q = np.stack([first, 1 - first], -1)
-        return won
 
 
 class QualityWatch:
@@ -128,6 +134,13 @@ class QualityWatch:
             self.checks.append(Check(ROWS, "repeated", None))
             facts.append(_Facts(repeats.mean, repeats.bound, math.inf, 0.0))
             self._ordinary = np.append(self._ordinary, repeats.block_rows)
+        numbers, checks = {name: i for i, name in enumerate(laws)}, self.checks[: self._unreadable]
+        self._feature = np.array([numbers[check.feature] for check in checks], np.intp)
+        self._cell = np.array([-1 if check.cell is None else check.cell for check in checks], np.intp)
+        self._inside = _insides(laws)
+        apart = [bool(laws[check.feature].strata) for check in checks]
+        self._apart = np.array([*apart, *[False] * (len(facts) - len(apart))])  # compared by hour of the week
+        self._hours: dict[int, Floats] = {}  # by hour of the week, see `_at`
         theta, self._bound, design_effect, self._block_rows = np.array(facts).T
         self._design_effect = np.full(len(facts), math.inf) if by_block else design_effect
         self._by_block, self._allowance = np.isinf(self._design_effect), tolerance
@@ -140,18 +153,21 @@ class QualityWatch:
 
     def judge(self, counts: Counts, at: float, threshold: float, quiet_blocks: int) -> None:
         """Take a block that ended at `at`."""
-        hits, rows = self._counted(counts)
+        table = self._table(counts.cells)
+        hits, rows = self._counted(counts, table)
+        if not counts.hours:
+            rows[self._apart] = 0
         some = np.flatnonzero(rows)
         if not len(some):
             return
         state = self._state
-        self._bet(some, hits[some], rows[some], counts.rows)
+        self._bet(some, hits[some], rows[some], counts)
         state.hits = [*state.hits, hits.tolist()][-WINDOW_BLOCKS:]
         state.rows = [*state.rows, rows.tolist()][-WINDOW_BLOCKS:]
         state.blocks += 1
         self._raise(some, at, threshold, quiet_blocks)
         self._raise_all(at, threshold, quiet_blocks)
-        self._remember(counts)
+        self._remember(table)
 
     def fade(self, nats: float) -> None:
         """The threshold fell by so much, and the evidence with it."""
@@ -161,12 +177,13 @@ class QualityWatch:
         state = self._state
         hits, rows = self._past(RECENT_BLOCKS)
         ratio = (hits.sum(0) / np.maximum(rows.sum(0), 1)).tolist()
+        reference, bound, off = self._theta[:, 0].tolist(), self._bound.tolist(), Alarm()
         checks: dict[str, dict[str, CheckVerdict]] = {}
         for i, check in enumerate(self.checks):
-            alarm = state.alarms.get(i, Alarm())
+            alarm = state.alarms.get(i, off)
             checks.setdefault(check.feature, {})[check.name] = CheckVerdict(
-                ratio=ratio[i], reference=float(self._theta[i, 0]), bound=float(self._bound[i]), log_e=state.log_e[i],
-                threshold=threshold, alarm=alarm.on, since=alarm.since,
+                ratio=ratio[i], reference=reference[i], bound=bound[i], log_e=state.log_e[i], threshold=threshold,
+                alarm=alarm.on, since=alarm.since,
             )  # fmt: skip
         return QualityVerdict(
             log_e=state.evidence, threshold=threshold, alarm=state.alarm.on,
@@ -185,35 +202,78 @@ class QualityWatch:
             self._state, self._q = saved, np.stack([first, 1 - first], -1)
             self._s, self._share = np.array(saved.s), np.array(saved.share)
 
-    def _counted(self, counts: Counts) -> tuple[Ints, Ints]:
+    def _table(self, cells: Mapping[str, Ints]) -> Ints:
+        """Rows of all features by cell, shape (features, cells); features with fewer cells have empty ones."""
+        table = np.zeros(self._inside.shape, np.int64)
+        for row, name in zip(table, self.laws, strict=True):
+            if (found := cells.get(name)) is not None:
+                row[: len(found)] = found
+        return table
+
+    def _counted(self, counts: Counts, table: Ints) -> tuple[Ints, Ints]:
         """Of each check the rows in its cell, and all rows of its feature, shapes (checks,)."""
         hits, rows = np.zeros((2, len(self.checks)), np.int64)
-        for i, (feature, _, cell) in enumerate(self.checks):
-            at = self._state.stuck.get(feature) if cell is None else cell
-            cells = counts.cells.get(feature)
-            if cells is not None and at is not None:
-                hits[i] = cells[at]
-                rows[i] = cells.sum()
+        hits[: self._unreadable], rows[: self._unreadable] = self._of_features(table)
+        if ROWS in counts.cells:
+            hits[self._unreadable] = counts.cells[ROWS][0]
         rows[self._unreadable] = counts.rows
         if counts.contents is not None and self._repeated < len(rows):
             hits[self._repeated], rows[self._repeated] = repeated(counts.contents)
         return hits, rows
 
-    def _bet(self, some: NDArray[np.intp], hits: Ints, rows: Ints, block_rows: int) -> None:
-        """On the checks `some`, which have rows in the block, of `block_rows` in all."""
-        bettor = Rise(self._theta[some], self._tolerance[some])
+    def _of_features(self, table: Ints) -> Ints:
+        """As `_counted`, of the checks of features, shape (2, checks)."""
+        stuck = np.array([self._state.stuck.get(name, -1) for name in self.laws], np.intp)
+        at = np.where(self._cell < 0, stuck[self._feature], self._cell)
+        found = np.stack([table[self._feature, at], table.sum(1)[self._feature]])
+        return np.where(at < 0, 0, found)
+
+    def _bet(self, some: NDArray[np.intp], hits: Ints, rows: Ints, counts: Counts) -> None:
+        """On the checks `some`, which have rows in the block."""
+        bettor, tempering = Rise(self._theta[some], self._tolerance[some]), self._tempering(some, rows)
         bettor.q = self._q[some]
-        won = bettor.update(np.stack([hits, rows - hits], -1), self._tempering(some, rows))
-        won = np.where(self._by_block[some, None], self._won_by_block(some, hits / rows, block_rows), won)
+        won = bettor.update(np.stack([hits, rows - hits], -1), tempering)
+        bound, apart = self._bound[some], self._apart[some]
+        if apart.any():
+            won[apart], bettor.q[apart], bound[apart] = self._by_hour(some[apart], tempering[apart], counts)
+        won = np.where(self._by_block[some, None], self._won_by_block(some, hits / rows, bound, counts.rows), won)
         self._q, self._s, self._share = self._q.copy(), self._s.copy(), self._share.copy()
         self._q[some] = bettor.q
         self._s[some] = accumulated(self._s[some], won)
         self._share[some] = accumulated(self._share[some], won)
 
-    def _won_by_block(self, some: NDArray[np.intp], share: Floats, block_rows: int) -> Floats:
+    def _by_hour(self, some: NDArray[np.intp], tempering: Floats, counts: Counts) -> tuple[Floats, Floats, Floats]:
+        """Log winnings, beliefs and bounds of checks of features that are compared by hour, each row by its hour."""
+        hours = sorted(counts.hours)
+        found = np.stack([self._of_features(self._table(counts.hours[hour])) for hour in hours], -1)[:, some]
+        theta, bound = np.stack([self._at(hour) for hour in hours], -1)[:, some]
+        judged = np.array([[hour in self._strata(i).judged for hour in hours] for i in some.tolist()])
+        hits, rows = found * judged
+        bettor = Rise(self._theta[some], self._tolerance[some])
+        bettor.q = self._q[some]
+        tolerance = np.minimum(1.0, self._allowance + bound - theta)
+        parts = np.stack([hits, rows - hits], -1)
+        won = season.bet(bettor, np.stack([theta, 1 - theta], -1), tolerance, parts, tempering)
+        bettor.rise()
+        return won, bettor.q, (found[1] * bound).sum(1) / np.maximum(found[1].sum(1), 1)
+
+    def _at(self, hour: int) -> Floats:
+        """Of each check of a feature its share in the reference of an hour of the week, and its bound, shape (2, n)."""
+        if hour not in self._hours:
+            facts = [_facts(self.laws[check.feature].at(hour), check) for check in self.checks[: self._unreadable]]
+            theta, bound, *_ = np.array(facts).T
+            self._hours[hour] = np.stack([theta.clip(1e-9, 1 - 1e-9), bound])
+        return self._hours[hour]
+
+    def _strata(self, check: int) -> Strata:
+        strata = self.laws[self.checks[check].feature].strata
+        assert strata
+        return strata
+
+    def _won_by_block(self, some: NDArray[np.intp], share: Floats, bound: Floats, block_rows: int) -> Floats:
         """Of bets on the mean of a block, as those on risk. In more rows than ordinary more repeat by chance."""
         more = np.maximum(1.0, block_rows / self._ordinary[some])
-        m = np.minimum(1.0, self._bound[some] * more + self._allowance)
+        m = np.minimum(1.0, bound * more + self._allowance)
         return np.asarray(np.log1p(KAPPAS * (share / m - 1)[:, None]))
 
     def _tempering(self, some: NDArray[np.intp], rows: Ints) -> Floats:
@@ -237,31 +297,29 @@ class QualityWatch:
         return np.array(hits, np.int64).reshape(shape), np.array(rows, np.int64).reshape(shape)
 
     def _raise(self, some: NDArray[np.intp], at: float, threshold: float, quiet_blocks: int) -> None:
-        state, log_e = self._state, log_mean_exp(self._s)
-        for i in some.tolist():
-            state.log_e[i], crossed = float(log_e[i]), bool(log_e[i] >= threshold)
-            if crossed or i in state.alarms:
-                alarm = state.alarms.setdefault(i, Alarm())
-                alarm.update(crossed, at, quiet_blocks)
-                if not alarm.on:
-                    del state.alarms[i]
-            if crossed:
-                self._s[i] = 0.0
+        state, log_e = self._state, np.array(self._state.log_e)
+        log_e[some] = log_mean_exp(self._s)[some]
+        state.log_e = log_e.tolist()
+        crossed = set(some[log_e[some] >= threshold].tolist())
+        for i in sorted(crossed | (state.alarms.keys() & some.tolist())):
+            alarm = state.alarms.setdefault(i, Alarm())
+            alarm.update(i in crossed, at, quiet_blocks, state.log_e[i])
+            if not alarm.on:
+                del state.alarms[i]
+        self._s[sorted(crossed)] = 0.0
 
     def _raise_all(self, at: float, threshold: float, quiet_blocks: int) -> None:
         self._state.evidence = float(log_mean_exp(self._share.ravel()))
         crossed = self._state.evidence >= threshold
         if crossed:
             self._share = np.zeros_like(self._share)
-        self._state.alarm.update(crossed, at, quiet_blocks)
+        self._state.alarm.update(crossed, at, quiet_blocks, self._state.evidence)
 
-    def _remember(self, counts: Counts) -> None:
+    def _remember(self, table: Ints) -> None:
         """Which value each feature would be stuck at."""
-        for feature, law in self.laws.items():
-            cells = counts.cells.get(feature)
-            if cells is not None and cells.any():
-                first, end = _inner(law)
-                self._state.stuck[feature] = first + int(np.argmax(cells[first:end]))
+        most = np.where(self._inside, table, -1).argmax(1).tolist()
+        there = np.logical_and(table.any(1), self._inside.any(1)).tolist()
+        self._state.stuck |= {name: cell for name, cell, some in zip(self.laws, most, there, strict=True) if some}
 
 
 class _Facts(NamedTuple):
@@ -288,6 +346,13 @@ def _checks(law: Marginal) -> Iterator[tuple[str, int | None]]:
 def _inner(law: Marginal) -> tuple[int, int]:
     """The cells in which a stuck value may lie, from the first to before the last: bins, or common categories."""
     return (1, law.size - 2) if law.kind == "numeric" else (0, len(law.categories))
+
+
+def _insides(laws: Mapping[str, Marginal]) -> NDArray[np.bool_]:
+    """Which cells are inner ones, shape (features, cells)."""
+    ends = np.array([_inner(law) for law in laws.values()], np.intp).reshape(-1, 2)
+    cell = np.arange(max((law.size for law in laws.values()), default=1))
+    return np.asarray((cell >= ends[:, :1]) & (cell < ends[:, 1:]))
 
 
 def _facts(law: Marginal, check: Check) -> _Facts:

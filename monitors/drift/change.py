@@ -47,7 +47,7 @@ def locate(
     before = rows.cumsum(0) - rows + known
     if not hours:
         return likeliest(_fit(before) + _fit(after), ends)
-    usual = rows.sum(1, keepdims=True) * np.stack([law.expected(block) for block in hours])
+    usual = rows.sum(1, keepdims=True) * law.expected(hours)
     usual_after = usual[::-1].cumsum(0)[::-1]
     usual_before = usual.cumsum(0) - usual + known
     return likeliest(_gain(before, usual_before) + _gain(after, usual_after), ends)

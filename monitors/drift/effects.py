@@ -1,6 +1,6 @@
 """Effect sizes of many features at once: all of them cost little more than one does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,19 @@ class Side(NamedTuple):
     counts: NDArray[np.int64]  # shape (K,)
     design_effect: float
     points: NDArray[np.float64]  # shape (K,), NaN where a cell has none
+    placed: bool  # whether any has one
 
     @classmethod
     def of(cls, law: Marginal) -> "Side":
-        return cls(np.array(law.counts, np.int64), law.design_effect, points(law))
+        at = points(law)
+        return cls(np.array(law.counts, np.int64), law.design_effect, at, not np.isnan(at).all())
+
+    def among(self, law: Marginal, hours: Mapping[int, int]) -> "Side":
+        """For so many rows by hour of the week, where `law`, whose side it is, is compared by hour."""
+        if not law.strata:
+            return self
+        mixed = law.mixed(hours)
+        return self._replace(counts=np.array(mixed.counts, np.int64), design_effect=mixed.design_effect)
 
 
 class Seen(NamedTuple):
@@ -55,7 +64,11 @@ def effects(features: Sequence[Seen], confidence: float = CONFIDENCE) -> list[Si
         return []
     table = _table(features)
     found = {name: np.stack(effect(table, confidence), -1).tolist() for name, effect in EFFECTS.items()}
-    return [_sizes({name: sizes[i] for name, sizes in found.items()}, seen) for i, seen in enumerate(features)]
+    rows = table.counts.sum(-1).tolist()
+    return [
+        _sizes({name: sizes[i] for name, sizes in found.items()}, seen.reference.placed, rows[i])
+        for i, seen in enumerate(features)
+    ]
 
 
 def _table(features: Sequence[Seen]) -> Table:
@@ -68,10 +81,11 @@ def _table(features: Sequence[Seen]) -> Table:
     return Table(counts, reference, worth[:, 0], worth[:, 1], points)
 
 
-def _sizes(found: dict[str, tuple[float, float, float]], seen: Seen) -> Sizes:
-    if np.isnan(seen.reference.points).all():
+def _sizes(found: dict[str, tuple[float, float, float]], placed: bool, n: int) -> Sizes:
+    values: Values = {name: value for name, (value, _, _) in found.items()}
+    if not placed:
         del found["wasserstein"]
-    values, n = {name: found[name][0] if name in found else None for name in EFFECTS}, int(seen.counts.sum())
+        values["wasserstein"] = None
     return Sizes(values, {name: (low, high) for name, (_, low, high) in found.items()} if n else {}, n)
 
 

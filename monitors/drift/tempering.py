@@ -39,7 +39,7 @@ def shown(law: Marginal, past: NDArray[np.int64], hours: Hours = ()) -> float:
 
 def _expected(law: Marginal, past: NDArray[np.int64], hours: Hours) -> Expected:
     """What the blocks would hold if all had moved from the laws of their hours by the same ratios."""
-    usual = np.stack([law.expected(block) for block in hours])
+    usual = law.expected(hours)
     moved = usual * (past.sum(0) / (past.sum(1, keepdims=True) * usual).sum(0))
     return Expected(moved / moved.sum(1, keepdims=True), np.ones(law.size, np.int64))
 
