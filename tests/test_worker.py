@@ -114,6 +114,16 @@ def test_sigterm_answers_what_is_open_and_ends_with_0(worker: Worker) -> None:
         worker.infer(1)
 
 
+def test_labels_may_be_longer_than_any_other_body(worker: Worker) -> None:
+    """Blank lines, which are no labels: 66 MiB, where 64 are the bound."""
+    worker.route()
+    wait(lambda: worker.report.get("generation") and worker.report["listening"])
+    blank = (b" " * (2**20 - 1) + b"\n" for _ in range(66))
+    kind = {"content-type": "application/x-ndjson"}
+    answer = worker.client.post("/v1/models/m/labels", content=blank, headers=kind)
+    assert answer.status_code == 200 and answer.json()["refused_total"] == 0
+
+
 def test_garbage_in_the_table_stops_nothing_and_is_said_once(worker: Worker) -> None:
     first = worker.replica("first")
     worker.route()
