@@ -56,8 +56,18 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(module: Module, known: set[str]) -> Iterator[Import]:
+@cache
+def known() -> frozenset[str]:
+    return frozenset(module.name for module in modules())
+
+
+@cache
+def imports(module: Module) -> tuple[Import, ...]:
     """Every import; of our own packages down to the module that is meant by `from package import name`."""
+    return tuple(imported(module))
+
+
+def imported(module: Module) -> Iterator[Import]:
     in_functions = {
         id(inner)
         for node in ast.walk(module.tree)
@@ -70,28 +80,27 @@ def imports(module: Module, known: set[str]) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module.name}:{node.lineno}: a relative import"
             deeper = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in known else str(node.module) for name in deeper]
+            names = [name if name in known() else str(node.module) for name in deeper]
         else:
             continue
         yield from (Import(name, node.lineno, id(node) in in_functions) for name in dict.fromkeys(names))
 
 
 def violations(found: Iterable[Module]) -> list[str]:
-    known = {module.name for module in modules()}
-    return [said for module in found for said in (*misplaced(module, known), *misshapen(module))]
+    return [said for module in found for said in (*misplaced(module), *misshapen(module))]
 
 
-def misplaced(module: Module, known: set[str]) -> Iterator[str]:
+def misplaced(module: Module) -> Iterator[str]:
     if module.unit not in LAYER:
         yield f"{module.name} is not in tests/architecture.py: add it to LAYERS"
         return
-    for imported in imports(module, known):
-        at = f"{module.name}:{imported.line} imports {imported.name}"
-        library = imported.name.partition(".")[0]
-        if imported.lazy and (module.name, imported.name) not in table.LAZY:
+    for one in imports(module):
+        at = f"{module.name}:{one.line} imports {one.name}"
+        library = one.name.partition(".")[0]
+        if one.lazy and (module.name, one.name) not in table.LAZY:
             yield f"{at} inside a function"
         if library in PACKAGES:
-            yield from downward(module, imported.name, at)
+            yield from downward(module, one.name, at)
         elif library not in sys.stdlib_module_names:
             yield from through_a_door(module, library, at)
 
@@ -145,8 +154,10 @@ def is_broad(node: ast.ExceptHandler) -> bool:
 
 def is_duration(node: ast.BinOp) -> bool:
     """A difference to now, but for the age of a file."""
+    if not isinstance(node.op, ast.Sub):
+        return False
     terms = (ast.unparse(node.left), ast.unparse(node.right))
-    return isinstance(node.op, ast.Sub) and "time.time()" in terms and "st_mtime" not in "".join(terms)
+    return "time.time()" in terms and "st_mtime" not in "".join(terms)
 
 
 def test_every_file_is_in_its_layer_and_every_library_behind_its_door() -> None:
@@ -162,9 +173,8 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 def test_the_tables_name_nothing_that_is_not_there() -> None:
     found = modules()
-    known = {module.name for module in found}
-    used = {(m.name, i.name): i.lazy for m in found for i in imports(m, known)}
-    libraries = {(m.unit, i.name.partition(".")[0]) for m in found for i in imports(m, known)}
+    used = {(m.name, i.name): i.lazy for m in found for i in imports(m)}
+    libraries = {(m.unit, i.name.partition(".")[0]) for m in found for i in imports(m)}
     doors = {(unit, library) for library, units in table.DOORS.items() for unit in units or ()}
     assert set(LAYER) - {module.unit for module in found} == set()
     assert doors - libraries == set()
@@ -178,9 +188,7 @@ def handlers(module: Module) -> list[ast.ExceptHandler]:
 
 
 def test_no_file_imports_itself_through_others() -> None:
-    found = modules()
-    known = {module.name for module in found}
-    graph = {m.name: {i.name for i in imports(m, known)} & known - {m.name} for m in found}
+    graph = {m.name: {i.name for i in imports(m)} & known() - {m.name} for m in modules()}
     while ends := {name for name, needs in graph.items() if not needs & graph.keys()}:
         graph = {name: needs for name, needs in graph.items() if name not in ends}
     assert graph == {}
