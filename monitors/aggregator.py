@@ -20,6 +20,7 @@ from monitors.drift.which import Which
 from monitors.explain.rise import LossPast
 from monitors.features import of_unit
 from monitors.journal import State
+from monitors.learning import Learning
 from monitors.ledger import NEVER, Name
 from monitors.open_slots import Key, OpenSlots
 from monitors.orders import Order
@@ -153,7 +154,8 @@ class Aggregator:
         """Carry out what was ordered of versions that are known, and was not yet.
 
         `references` are profiles by digest. An order whose profile is not there waits, and so do those after it of its
-        version. `clock` is the largest event time of all nodes; None before the first record.
+        version. What was learned is no reference any more where another one came first. `clock` is the largest event
+        time of all nodes; None before the first record.
         """
         waiting: set[Name] = set()
         since = NEVER if clock is None else math.floor(clock / self._settings.slot_s) + AHEAD
@@ -162,7 +164,7 @@ class Aggregator:
             if name in waiting or (order.reference and order.reference not in references):
                 waiting.add(name)
                 continue
-            if order.reference:
+            if order.reference and (order.kind != "learn" or not self._cases[name].adoption):
                 self._adopt(order, references[order.reference], since)
             self._touch(name).obey(order)
 
@@ -175,6 +177,12 @@ class Aggregator:
         """Of all versions that have another reference than that of their publication."""
         found = (self._cases[name].adoption for name in self.names)
         return tuple(adoption for adoption in found if adoption is not None)
+
+    @property
+    def learned(self) -> dict[Name, Learning]:
+        """Of versions that have learned enough, and have not adopted it yet."""
+        found = {name: case.learning for name, case in sorted(self._cases.items())}
+        return {name: learning for name, learning in found.items() if learning and learning.done}
 
     def judge(self, live: Iterable[str], now: float) -> None:
         """Fold and judge what all `live` nodes have sealed; one that has sent nothing yet holds all back.
@@ -201,7 +209,7 @@ class Aggregator:
         laws = case.profile.features if case.profile else {}
         return Verdicts(
             digest=version.manifest.digest,
-            state=_state(monitor.state, version),
+            state="learning" if case.learning else _state(monitor.state, version),
             drift=monitor.drift() if version.profile else {},
             risk=monitor.risk(),
             checks=monitor.checks(),
@@ -288,7 +296,7 @@ class Aggregator:
             if (model, version) not in self._cases:  # it was taken out of the registry
                 self._folded.gone_rows += counts.rows
                 continue
-            self._touch((model, version)).monitor.fold(slot, counts)
+            self._touch((model, version)).fold(slot, counts)
         for model, version, slot, labels in self._label_slots.close(label_mark):
             if (model, version) in self._cases:
                 self._touch((model, version)).monitor.fold_labels(slot, labels)
@@ -296,7 +304,7 @@ class Aggregator:
             block = self._block(mark) + self._block(label_mark)  # both only grow
             if block > case.block:
                 self._touch(name).block = block
-                case.monitor.advance(mark)
+                case.advance(mark)
                 case.monitor.advance_labels(label_mark)
                 self._look(case, now)
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from monitors.journal import Key
 from monitors.orders import Order
-from serving.database import Database, evidence, judge, orders, sidecars
+from serving.database import Database, evidence, generation, judge, orders, sidecars
 from serving.errors import Conflict
 
 LEASE_S = 10.0  # without a word from the judge another sidecar takes the seat
@@ -82,6 +83,13 @@ class Archive:
         query = sa.select(orders).where(orders.c.number > after).order_by(orders.c.number)
         rows = records.connection.execute(query)
         return [Order(**{name: row[name] for name in Order.__struct_fields__}) for row in rows.mappings()]
+
+    def give(self, records: "Records", given: Iterable[Order]) -> None:
+        """Write orders of the judge's own, with the next numbers and the time."""
+        for order in given:
+            records.connection.execute(sa.select(generation).with_for_update())  # so that numbers rise as they are seen
+            row = msgspec.structs.asdict(order) | {"time": self._database.now(records.connection), "replaced": ""}
+            records.connection.execute(orders.insert().values({name: row[name] for name in row if name != "number"}))
 
     def _heard(self, connection: sa.Connection, within_s: float) -> dict[str, str]:
         since = self._database.now(connection) - within_s

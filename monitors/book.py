@@ -79,6 +79,12 @@ class Version(msgspec.Struct, frozen=True):
             if profile is not None and (mine := which == number).any():
                 yield order, profile, mine
 
+    def unreferenced(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows have no reference, by the slot of each, shape (n,)."""
+        if self.profile is not None:
+            return np.zeros(len(slots), bool)
+        return slots < self.later[0].since if self.later else np.ones(len(slots), bool)
+
 
 class Book(msgspec.Struct):
     """Rows and labels of one version since it was first seen. `loss` is in units of 2**-32."""

@@ -5,10 +5,12 @@ import msgspec
 from monitors.adoption import Adoption
 from monitors.book import Version
 from monitors.budget import Division, pagers
+from monitors.learning import Learning, SavedLearning, learns
 from monitors.monitor import Monitor
 from monitors.orders import Order
 from monitors.profile import Profile, decode
 from monitors.rebase import Rebased, rebase
+from monitors.slot import Counts
 from serving.config import Monitors
 
 
@@ -24,6 +26,7 @@ class _Saved(msgspec.Struct, array_like=True):
     order: int = 0
     rebased: tuple[Rebased, ...] = ()
     adoption: Adoption | None = None
+    learning: SavedLearning | None = None
 
 
 class Case:
@@ -32,6 +35,7 @@ class Case:
     def __init__(self, version: Version, settings: Monitors, division: Division) -> None:
         self.version, self._settings, self._division = version, settings, division
         self.adoption: Adoption | None = None
+        self.learning = Learning(settings) if learns(version.manifest, settings) else None
         self.published = version.profile  # to which the loss is held
         self.rebased: tuple[Rebased, ...] = ()  # the newest last
         self._begin()
@@ -57,7 +61,8 @@ class Case:
         adopted = (f"the reference are {self.adoption.rows} (order {self.adoption.order})",) if self.adoption else ()
         why = self.version.profile.why_whole(self._settings) if self.version.profile else ""
         whole = (f"all hours are compared together, although the profile has references by hour: {why}",) if why else ()
-        return (*adopted, *whole, *(self.recounted.notes if self.recounted else ()))
+        learning = (self.learning.progress,) if self.learning else ()
+        return (*learning, *adopted, *whole, *(self.recounted.notes if self.recounted else ()))
 
     def obey(self, order: Order) -> None:
         """Once each, in their order; before the next block is judged. A reference that it brings is adopted before."""
@@ -79,12 +84,25 @@ class Case:
         self.monitor.succeed(state)
         self.judged = self.monitor.blocks
 
+    def fold(self, slot: int, counts: Counts) -> None:
+        """Take the counts of a sealed slot: they are judged, or the reference is learned from them."""
+        if self.learning:
+            self.learning.fold(slot, counts)
+        elif self.profile:
+            self.monitor.fold(slot, counts)
+
+    def advance(self, slot: int) -> None:
+        """All slots before `slot` are sealed."""
+        if self.learning:
+            self.learning.advance(slot)
+        self.monitor.advance(slot)
+
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(
             _Saved(
                 digest=self.version.manifest.digest, monitor=self.monitor.encode(), recent={}, block=self.block,
                 judged=self.judged, judged_at=self.judged_at, order=self.order, rebased=self.rebased,
-                adoption=self.adoption,
+                adoption=self.adoption, learning=self.learning.save() if self.learning else None,
             )
         )  # fmt: skip
 
@@ -95,12 +113,15 @@ class Case:
             self.rebased = saved.rebased
             if saved.adoption:
                 self._take_up(saved.adoption, decode(adopted))
+            elif self.learning and saved.learning:
+                self.learning.load(saved.learning)
             self._begin()
             self.monitor.restore(saved.monitor)
             self.block, self.judged, self.judged_at = saved.block, saved.judged, saved.judged_at
             self.order = saved.order
 
     def _take_up(self, adoption: Adoption, profile: Profile) -> None:
+        self.learning = None
         self.adoption, self.version = adoption, msgspec.structs.replace(self.version, profile=profile, broken="")
 
     def _begin(self) -> None:

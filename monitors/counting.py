@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.bottom_k import LARGEST, Hashes, lowest
-from monitors.panel import Panel
+from monitors.panel import Panel, Table
 from monitors.repeats import sketch
 from monitors.selftest import half
 from monitors.slot import ROWS, Counts
+from monitors.whole_rows import Value, WholeRows, smallest
 from serving.protocol import Array
 
 At = Callable[[int], Counts]  # the counts of a slot, to be changed
@@ -23,17 +24,21 @@ class Rows:
     tensors: Mapping[str, Array]
     slot: NDArray[np.int64]
     drawn: Hashes
+    table: Table | None = None  # the panel's, where it is at hand
 
     def of(self, which: Array) -> "Rows":
         """Rows by a mask, or by their places."""
+        if which.dtype == np.bool_ and which.all():
+            return self
         tensors = {name: array[which] for name, array in self.tensors.items()}
-        return Rows(tensors, self.slot[which], self.drawn[which])
+        table = None if self.table is None else self.table[:, which]
+        return Rows(tensors, self.slot[which], self.drawn[which], table)
 
 
 def count(at: At, panel: Panel, rows: Rows) -> None:
     """Add the cells of features, and which rows are equal."""
     numbers, place = np.unique(rows.slot, return_inverse=True)
-    found = panel.count(rows.tensors, place, len(numbers), half(rows.drawn))
+    found = panel.count(rows.tensors, place, len(numbers), half(rows.drawn), rows.table)
     contents = panel.contents(rows.tensors)
     for number, counts in zip(numbers.tolist(), found, strict=True):
         slot = at(number)
@@ -60,6 +65,15 @@ def gather(at: At, panel: Panel, rows: Rows, clusters: Hashes) -> None:
             slot.add(Counts(clusters=panel.gather(rows.of(few).tensors, clusters[few], rows.drawn[few])))
 
 
+def learn(at: At, columns: Sequence[Array | None], rows: Rows) -> None:
+    """Add rows as they are, of which a reference is to be made. `columns` have shape (n,); None: there is none."""
+    for slot, mine in _slots(at, rows):
+        few = mine[smallest(rows.drawn[mine], slot.learned.bound if slot.learned else LARGEST)]
+        values = [[None] * len(few) if column is None else _plain(column[few]) for column in columns]
+        number = int(rows.slot[mine[0]])
+        slot.add(Counts(len(mine), learned=WholeRows.of(number, rows.drawn[few], values)))
+
+
 def note_unreadable(at: At, rows: Array, slots: Array) -> None:
     """Of requests, shape (n,): how many rows each has, and its slot."""
     for number in np.unique(slots).tolist():
@@ -70,3 +84,9 @@ def note_unreadable(at: At, rows: Array, slots: Array) -> None:
 def _slots(at: At, rows: Rows) -> Iterator[tuple[Counts, NDArray[np.intp]]]:
     for number in np.unique(rows.slot).tolist():
         yield at(number), np.flatnonzero(rows.slot == number)
+
+
+def _plain(array: Array) -> list[Value]:
+    """Texts as they are, numbers as float64."""
+    plain: list[Value] = array.tolist() if array.dtype.kind in "OSU" else array.astype(np.float64).tolist()
+    return plain

@@ -6,7 +6,7 @@ was not acknowledged; a successor reads the state and goes on to the same bits.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -18,7 +18,7 @@ from monitors.orders import Order
 from monitors.parcel import Delivery, Marks, Receipt, Tally
 from monitors.profile import Profile, decode
 from serving.config import Monitors
-from serving.errors import ArtifactCorrupt, Conflict, Unavailable
+from serving.errors import ArtifactCorrupt, Conflict, PublishRefused, Unavailable
 from serving.manifest import Manifest
 
 log = logging.getLogger("gaugeway.monitors")
@@ -39,7 +39,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Court:
-    """Goes on from `state`; `manifest_of` and `read` are the repository's, asked before a transaction begins."""
+    """Goes on from `state`; `manifest_of`, `read`, `store` are the repository's, asked before a transaction begins."""
 
     def __init__(
         self,
@@ -47,8 +47,9 @@ class Court:
         meaning: str,
         manifest_of: Callable[[str, str], Manifest],
         read: Callable[[Manifest, str], bytes],
+        store: Callable[[bytes], str],
     ) -> None:
-        self._settings, self._meaning = settings, meaning
+        self._settings, self._meaning, self._store = settings, meaning, store
         self._catalogue = Catalogue(manifest_of, read, Journal(None, meaning))
         self._aggregator = Aggregator(settings)
         self._tallies: dict[str, Tally] = {}
@@ -56,6 +57,7 @@ class Court:
         self._verdicts: dict[Name, Verdicts] = {}
         self._orders: list[Order] = []  # all: a version may be met long after it was ordered something
         self._references: dict[str, Profile] = {}  # that orders bring which are still to be carried out, by digest
+        self.given: tuple[Order, ...] = ()  # by this judge, to be numbered and written before the next step
         self.judged = Judged()
 
     def load(self, state: State) -> bool:
@@ -83,6 +85,7 @@ class Court:
             self._learn(identity, now)
         self._loaded = ()
         self._fetch()
+        self.given = tuple(self._concluded())
 
     @property
     def ordered(self) -> int:
@@ -140,6 +143,22 @@ class Court:
                 self._references[digest] = known.get(digest) or decode(self._catalogue.fetch(name, digest))
             except (Unavailable, ArtifactCorrupt) as error:
                 log.warning("an order for %s version %s waits: %s", *name, error)
+
+    def _concluded(self) -> Iterator[Order]:
+        """What was learned becomes a reference, by an order of this judge's own."""
+        why = f"monitors.learn_blocks is {self._settings.learn_blocks}"
+        ordered = self._aggregator.wanted(self._orders).values()
+        for name, learning in self._aggregator.learned.items():
+            if name in ordered:
+                continue
+            try:
+                data = learning.profile(self._aggregator.version(name).manifest).encode()
+                digest = self._store(data)
+            except (Unavailable, PublishRefused) as error:
+                log.warning("what was learned of %s version %s is no reference yet: %s", *name, error)
+                continue
+            self._references[digest] = decode(data)  # as whoever reads it has it
+            yield Order(0, "learn", *name, 0.0, "the monitors", why, digest, learning.said)
 
 
 def _clock(tallies: Iterable[Tally]) -> float | None:

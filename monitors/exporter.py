@@ -19,7 +19,7 @@ from monitors.drift import EFFECTS
 from monitors.ledger import Name
 from monitors.report import Report, VersionReport
 
-STATES = ("ok", "alarm", "no_data", "stale", "unfit")
+STATES = ("ok", "alarm", "no_data", "learning", "stale", "unfit")
 _MV = ("model", "version")
 _MVF = (*_MV, "feature")
 _MVFC = (*_MVF, "check")

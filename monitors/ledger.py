@@ -22,14 +22,16 @@ from monitors.bottom_k import hashes
 from monitors.bundle import Bundle, bundles, join
 from monitors.cell_losses import follow, gathered
 from monitors.clusters import keys
-from monitors.counting import Rows, count, draw, gather, note_unreadable
+from monitors.counting import Rows, count, draw, gather, learn, note_unreadable
 from monitors.features import clustering, column, declared, tensors
 from monitors.journal import Journal
 from monitors.labels import Arrival, Label, LabelStore, Match, Prediction, Predictions, Truth
+from monitors.learning import learns
 from monitors.memo import Memo
 from monitors.open_slots import Closed, OpenSlots
-from monitors.panel import Panel
+from monitors.panel import Panel, Table
 from monitors.reference import PREDICTION, Profile
+from monitors.schema import fed
 from monitors.segments import codes
 from monitors.selftest import chosen
 from monitors.slot import CLASSES, Counts, LabelCounts, decode, decode_labels
@@ -46,7 +48,6 @@ log = logging.getLogger("gaugeway.monitors")
 
 MAX_PANELS = 256  # at once; there is one for each layout and reference of a version's records
 NEVER = -(2**62)  # before all slots
-LOSSES = -1  # in place of an order: the panel by whose cells losses are told
 SPANS = 64  # of time in a label horizon, by which waiting predictions are counted
 
 
@@ -227,11 +228,16 @@ class Ledger:
         found = tensors(bundle, version.manifest) if bundle.layout.tensors and whole.any() else {}
         values = np.asarray(found.get(PREDICTION, ()), np.float64)
         slots = bundle.spread(times.slot)
-        cells = self._cells(version, bundle.layout, found) if self.books[name].cells and PREDICTION in found else None
+        cells = table = None
+        if self.books[name].cells and PREDICTION in found:
+            table, cells = self._cells(version, bundle.layout, found)
         for order, profile, mine in version.divided(slots) if found else ():
             drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
-            rows = Rows(found, slots, drawn).of(bundle.spread(whole & ~late) & mine)
+            rows = Rows(found, slots, drawn, None if order else table).of(bundle.spread(whole & ~late) & mine)
             self._count(name, version, self._panel(order, profile, version.manifest, bundle.layout), profile, rows)
+        if found and learns(version.manifest, self._settings) and (mine := version.unreferenced(slots)).any():
+            drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
+            self._learn(name, version, bundle.layout, Rows(found, slots, drawn).of(bundle.spread(whole & ~late) & mine))
         if self.books[name].task is not None and PREDICTION in found:
             segments = version.manifest.segments
             segment = codes(segments, version.manifest.features, found, len(values)) if segments else None
@@ -246,6 +252,13 @@ class Ledger:
         if profile.sample is not None:
             draw(at, panel, rows, profile.sample.features)
 
+    def _learn(self, name: Name, version: Version, layout: Layout, rows: Rows) -> None:
+        """Rows of which a reference is to be made."""
+        there = {feature.name: feature for feature in declared(version.manifest, layout)}
+        features = [there.get(name) for name, _ in fed(version.manifest)]
+        columns = [column(rows.tensors[one.input], one.column) if one else None for one in features]
+        learn(partial(self._at, name, version), columns, rows)
+
     def _panel(self, order: int, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
         panel = self._panels.get((layout, order))
         if panel is None:
@@ -255,15 +268,13 @@ class Ledger:
             self._panels[layout, order] = panel
         return panel
 
-    def _cells(self, version: Version, layout: Layout, tensors: Mapping[str, Array]) -> NDArray[np.uint8]:
-        """Of each row, shape (rows, features): by the published reference, to which its loss is held."""
+    def _cells(self, version: Version, layout: Layout, tensors: Mapping[str, Array]) -> tuple[Table, NDArray[np.uint8]]:
+        """Of each row by the published reference: of all features, and of those to whose cells its loss is held."""
         profile = version.profile
         assert profile is not None and profile.losses is not None  # else the book has none
-        names = profile.losses.names
-        if (panel := self._panels.get((layout, LOSSES))) is None:
-            laws = {name: profile.features[name] for name in names}
-            panel = self._panels[layout, LOSSES] = Panel(laws, declared(version.manifest, layout), memo=self._memo)
-        return panel.cells(tensors, len(tensors[PREDICTION]), names)
+        panel = self._panel(0, profile, version.manifest, layout)
+        table = panel.table(tensors, len(tensors[PREDICTION]))
+        return table, panel.chosen(table, profile.losses.names)
 
     def _at(self, name: Name, version: Version, number: int) -> Counts:
         counts = self._slots.at((*name, number))

@@ -10,10 +10,11 @@ class Order(msgspec.Struct, frozen=True):
 
     `reset`: the evidence is 0 and no alarm is on. `rebase`: so it is of drift, whose reference are live rows from then
     on, as `monitors.rebase` says, or the profile with the digest `reference`, where the order brings one, of `rows`.
+    `learn`: the same, by the judge itself, of the first blocks of live traffic (`monitors.learning`).
     """
 
     number: int
-    kind: Literal["reset", "rebase"]
+    kind: Literal["reset", "rebase", "learn"]
     model: str
     version: str
     time: float

@@ -160,6 +160,7 @@ class Post:
         deliveries = [own, *(delivered.delivery for delivered in waiting)]
         court.prepare(deliveries, time.time())
         with self._archive.judging(roll.token) as records:
+            self._archive.give(records, court.given)
             orders = self._archive.orders(records, court.ordered)
             receipts = court.step(deliveries, self._archive.live(records, self._gone_s), time.time(), records, orders)
         self._court = court

@@ -12,16 +12,16 @@ def mismatches(profile: Profile, manifest: Manifest) -> tuple[str, ...]:
     """Sentences that say where they differ. Then rows are not counted, or fall into other cells than the reference's,
     so that a silent monitor means nothing.
     """
-    fed = dict(_fed(manifest))
-    unknown = [name for name in profile.features if name not in fed]
+    counted = dict(fed(manifest))
+    unknown = [name for name in profile.features if name not in counted]
     said = [f"the reference is of another schema: the version does not declare {', '.join(unknown)}"] if unknown else []
     for name, law in profile.features.items():
-        if name in fed and fed[name] != law.dtype:
-            said.append(f"the reference is of another schema: {name} is {law.dtype} there, in the version {fed[name]}")
+        if name in counted and counted[name] != law.dtype:
+            said.append(f"the reference is of another schema: {name} is {law.dtype} there, in the version {counted[name]}")
     return tuple(said)
 
 
-def _fed(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def fed(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Each feature, and the prediction, with the type in which it is counted."""
     inputs = {tensor.name: tensor.datatype for tensor in manifest.signature.inputs}
     outputs = {tensor.name: tensor.datatype for tensor in manifest.signature.outputs}

@@ -19,6 +19,7 @@ from monitors.clusters import Clusters
 from monitors.loss import LOSS_UNIT as LOSS_UNIT
 from monitors.marginal import Marginal
 from monitors.reference import Profile
+from monitors.whole_rows import WholeRows
 from serving.protocol import Array
 
 CLASSES = (0.0, 1.0)  # labels of a classification
@@ -35,7 +36,7 @@ class Counts:
     (3, [2, 1], True)
     """
 
-    __slots__ = ("cells", "clusters", "contents", "hours", "reference", "rows", "sample")
+    __slots__ = ("cells", "clusters", "contents", "hours", "learned", "reference", "rows", "sample")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Counts:
         contents: BottomK | None = None,
         reference: int = 0,
         hours: dict[int, dict[str, NDArray[np.int64]]] | None = None,
+        learned: WholeRows | None = None,
     ) -> None:
         self.rows = rows
         self.cells = {} if cells is None else cells
@@ -53,6 +55,7 @@ class Counts:
         self.clusters = clusters  # of the rows, where the unit is a cluster
         self.contents = contents  # a sketch of equal rows, see `repeats`
         self.reference = reference  # the order that brought the reference of its cells; 0: the published one
+        self.learned = learned  # whole rows, where the version has no reference yet
         self.hours = {} if hours is None else hours  # `cells` by hour of the week, where hours are compared apart
 
     @property
@@ -67,6 +70,8 @@ class Counts:
         _add(self.cells, other.cells)
         for hour, cells in other.hours.items():
             _add(self.hours.setdefault(hour, {}), cells)
+        if other.learned is not None:
+            self.learned = other.learned if self.learned is None else self.learned.merged(other.learned)
         if other.sample is not None:
             self.sample = other.sample if self.sample is None else self.sample.merged(other.sample)
         if other.clusters is not None:
@@ -97,8 +102,9 @@ class Counts:
             for found in (self.sample, self.clusters, self.contents)
         ]
         hours = {hour: _lists(cells) for hour, cells in self.hours.items()}
-        tail: list[bytes | int | dict[int, dict[str, list[int]]]]
-        tail = [*chain.from_iterable(sketches), self.reference, hours]
+        learned = self.learned.rows if self.learned else ()
+        tail: list[bytes | int | dict[int, dict[str, list[int]]] | Sequence[bytes]]
+        tail = [*chain.from_iterable(sketches), self.reference, hours, learned]
         while tail and not tail[-1]:
             tail.pop()
         return msgspec.msgpack.encode((self.rows, _lists(self.cells), *tail))
@@ -120,6 +126,7 @@ class _Encoded(msgspec.Struct, array_like=True):
     sketched: int = 0
     reference: int = 0
     hours: dict[int, dict[str, list[int]]] = {}
+    learned: list[bytes] = []
 
 
 class LabelCounts(msgspec.Struct, array_like=True):
@@ -206,6 +213,7 @@ def decode(data: bytes) -> Counts:
         bottom_k.decode(found.contents, found.sketched) if found.sketched else None,
         found.reference,
         {hour: _arrays(cells) for hour, cells in found.hours.items()},
+        WholeRows(found.learned) if found.learned else None,
     )
 
 

@@ -113,6 +113,7 @@ class Monitors(_Section, frozen=True):
     poll_s: Seconds = 0.25
     gone_s: Seconds = 300.0  # a node that was silent for as long holds no verdict back any more
     allow_correlated_blocks: bool = False  # drift calls somebody also where blocks are shorter than it takes to forget
+    learn_blocks: Annotated[int, Meta(ge=0)] = 0  # of live traffic: the reference of a version without one; 0: none
     min_group_rows: Positive = 100  # a segment with fewer rows is shown as too few
 
 

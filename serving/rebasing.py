@@ -6,6 +6,7 @@ to stays: a rebase says that the data are right as they are, not that harm is.
 
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,16 @@ def rebase_on_captured(
 def profile_of(repository: Repository, of: Manifest, question: Question) -> Profile:
     """Rows as a reference of a version, with the risk of the reference that holds."""
     data = repository.read(of, MODEL_FILE)
-    report = validate(data, batch_tolerance=of.batch_tolerance)
+
+    @cache
+    def report() -> Report:  # once the rows are known to be of its schema
+        return validate(data, batch_tolerance=of.batch_tolerance)
 
     def run(rows: Mapping[str, Array], together: bool) -> list[Array]:
-        return predict(data, rows, together, enough(data, rows, report.latency_s))
+        return predict(data, rows, together, enough(data, rows, report().latency_s))
 
     def tried(rows: Mapping[str, Array]) -> Report:
-        return msgspec.structs.replace(report, predictions=run(rows, report.rows_independent))
+        return msgspec.structs.replace(report(), predictions=run(rows, of.rows_independent))
 
     held = repository.under_reference(of)
     there = decode(repository.read(held, REFERENCE_FILE)) if REFERENCE_FILE in held.files else None

@@ -120,6 +120,10 @@ class Repository:
             raise NotFound(f"version {of.version!r} of {of.model!r} has no file {name!r}; it has {there}")
         return self._artifacts.read(of.files[name])
 
+    def store(self, data: bytes) -> str:
+        """Keep bytes that no version names, as a reference that comes later is; their digest."""
+        return self._artifacts.store(data)
+
     def stamp(self) -> tuple[int, int]:
         """Changes whenever `desired` or `manifests` would answer something else; cheap enough to ask often."""
         with self._database.reading() as connection:

@@ -1,6 +1,7 @@
 """Rows become the reference of a version that is served, by the code that publishes; what is wrong is one sentence."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,26 @@ def write(path: Path, table: dict[str, Array]) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1 has a reference of May, version 2 has none, version 3 no features."""
+    folder = tmp_path_factory.mktemp("registry")
+    found = config.parse({"data_dir": str(folder)})
+    (folder / "model.onnx").write_bytes(models.classifier())
+    may = write(folder / "may.parquet", columns())
+    for declared in (
+        Declaration(**SAID, version="1", reference=may, label="late", time="at"),  # type: ignore[arg-type]
+        Declaration(**SAID, version="2"),  # type: ignore[arg-type]
+        Declaration(version="3"),
+    ):
+        publish(Repository.of(found), "late", folder / "model.onnx", declared)
+    return folder
+
+
 @pytest.fixture
-def settled(tmp_path: Path) -> Config:
-    """A registry with version 1, which has a reference of May."""
-    found = config.parse({"data_dir": str(tmp_path), "monitors": {"block_s": 86400}})
-    (tmp_path / "model.onnx").write_bytes(models.classifier())
-    may = write(tmp_path / "may.parquet", columns())
-    declared = Declaration(**SAID, reference=may, label="late", time="at")  # type: ignore[arg-type]
-    publish(Repository.of(found), "late", tmp_path / "model.onnx", declared)
-    return found
+def settled(registry: Path, tmp_path: Path) -> Config:
+    shutil.copytree(registry, tmp_path / "data")
+    return config.parse({"data_dir": str(tmp_path / "data"), "monitors": {"block_s": 86400}})
 
 
 def version(settled: Config, number: str = "1") -> Manifest:
@@ -60,28 +72,15 @@ def reference(settled: Config, of: Manifest) -> Profile:
     return decode(repository.read(repository.under_reference(of), "reference.json"))
 
 
-def test_the_rows_of_a_file_are_the_reference_that_publish_would_make_but_for_harm(settled: Config) -> None:
-    folder, published = settled.data, reference(settled, version(settled))
-    june = write(folder / "june.parquet", columns(2.0))
-    done = rebase(settled, "late", "1", "the summer stays", june, "at")
-    assert (done["effect"], done["rows"]) == ("stored; the monitors follow when they run", "1500 rows of june.parquet")
-    found = reference(settled, version(settled))
-    assert found.digest == done["reference"] != published.digest
-    declared = Declaration(**SAID, reference=june, label="late", time="at")  # type: ignore[arg-type]
-    other = publish(Repository.of(settled), "late", folder / "model.onnx", declared).manifest
-    assert found.features == reference(settled, other).features != published.features
-    assert found.risk == published.risk is not None
-    assert not any("risk" in note for note in found.notes)
-    assert version(settled).files["reference.json"] == published.digest  # which is kept
-
-
-def test_a_version_without_a_reference_gets_one(settled: Config) -> None:
-    of = publish(Repository.of(settled), "late", settled.data / "model.onnx", Declaration(**SAID)).manifest  # type: ignore[arg-type]
-    assert "reference.json" not in of.files
-    rebase(settled, "late", of.version, "there was no training set", settled.data / "may.parquet")
-    found = reference(settled, of)
-    assert found.features.keys() == {"a", "b", "_prediction"} and found.risk is None
-    assert "risk is not judged: the reference has no labels" in found.notes
+def test_the_rows_of_a_file_are_the_reference_that_publish_makes_of_them(settled: Config) -> None:
+    of = version(settled, "2")
+    done = rebase(settled, "late", "2", "there was no training set", settled.data / "may.parquet", "at")
+    assert (done["effect"], done["rows"]) == ("stored; the monitors follow when they run", "1500 rows of may.parquet")
+    found, published = reference(settled, of), reference(settled, version(settled))
+    assert found.digest == done["reference"] and "reference.json" not in of.files
+    assert found.features == published.features and found.sample == published.sample
+    assert found.risk is None and "risk is not judged: the reference has no labels" in found.notes
+    assert done["notes"] == list(found.notes)
 
 
 def test_rows_of_another_schema_are_refused_and_change_nothing(settled: Config) -> None:
@@ -101,15 +100,14 @@ def test_rows_of_another_schema_are_refused_and_change_nothing(settled: Config) 
 @pytest.mark.parametrize(
     ("number", "why", "error", "sentence"),
     [
-        ("7", "x", NotFound, "model 'late' has no version '7'; it has '1', '2'"),
+        ("7", "x", NotFound, "model 'late' has no version '7'; it has '1', '2', '3'"),
         ("1", " ", BadRequest, "--reason must say why"),
-        ("2", "x", BadRequest, "version '2' of 'late' declares no features"),
+        ("3", "x", BadRequest, "version '3' of 'late' declares no features"),
     ],
 )
 def test_what_cannot_be_rebased_is_said(
     settled: Config, number: str, why: str, error: type[GaugewayError], sentence: str
 ) -> None:
-    publish(Repository.of(settled), "late", settled.data / "model.onnx", Declaration(version="2"))
     with pytest.raises(error, match=sentence):
         rebase(settled, "late", number, why, settled.data / "may.parquet")
 
@@ -135,15 +133,16 @@ def captured(settled: Config) -> dict[str, Array]:
     return table
 
 
-def test_captured_rows_are_the_reference_that_a_file_of_them_would_be(settled: Config) -> None:
-    table = captured(settled)
-    done = rebase_on_captured(settled, "late", "1", "a quiet week", -math.inf, math.inf)
-    assert done["rows"] == "1500 rows of the capture log"
-    found = reference(settled, version(settled))
-    rebase(settled, "late", "1", "the same", write(settled.data / "log.parquet", table), "at")
-    assert reference(settled, version(settled)) == found
-    half = rebase_on_captured(settled, "late", "1", "half", NOW + 700 * 600.0, math.inf)
-    assert half["rows"] == "800 rows of the capture log"
+def test_captured_rows_are_a_reference_and_what_the_loss_is_held_to_stays(settled: Config) -> None:
+    table, before = captured(settled), version(settled)
+    published = reference(settled, before)
+    done = rebase_on_captured(settled, "late", "1", "a quiet week", NOW + 700 * 600.0, math.inf)
+    found, last = reference(settled, before), table["a"][700:]
+    assert done["rows"] == "800 rows of the capture log" and done["reference"] == found.digest != published.digest
+    law = found.features["a"]
+    assert (law.rows, law.low, law.high) == (800, last.min(), last.max()) and law.block_rows > 1
+    assert found.risk == published.risk is not None and not any("risk" in note for note in found.notes)
+    assert before.files["reference.json"] == published.digest == version(settled).files["reference.json"]
     with pytest.raises(NotFound, match="nothing is captured of model 'late' in that selection"):
         rebase_on_captured(settled, "late", "1", "too late", NOW + 10**9, math.inf)
 

@@ -1,6 +1,9 @@
 """A judge without its process and database: what stations send is handed to it, and a journal keeps its state."""
 
+import itertools
 from collections.abc import Sequence
+
+import msgspec
 
 from monitors.court import Court, Judged
 from monitors.journal import Journal
@@ -34,17 +37,23 @@ class Judge:
         """`killed`: before what it did was written."""
         self._court.prepare(deliveries, now)
         self._state.begin()
-        orders = [order for order in self.orders if order.number > self._court.ordered]
+        numbers = itertools.count(len(self.orders) + 1)
+        given = [msgspec.structs.replace(order, number=next(numbers), time=now) for order in self._court.given]
+        orders = [order for order in (*self.orders, *given) if order.number > self._court.ordered]
         receipts = self._court.step(deliveries, live, now, self._state, orders)
         if killed:
             self._state.sql.execute("ROLLBACK")
             self.die()
             return []
         self._state.commit()
+        self.orders += given
         return receipts
 
     def _seated(self) -> Court:
-        court = Court(self._settings, meaning(self._settings), self._registry.manifest, self._registry.read)
+        registry = self._registry
+        court = Court(
+            self._settings, meaning(self._settings), registry.manifest, registry.read, registry.store
+        )  # fmt: skip
         self._state.begin()
         court.load(self._state)
         self._state.commit()

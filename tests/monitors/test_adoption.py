@@ -54,7 +54,7 @@ def of_one_node() -> bytes:
 
 @pytest.mark.parametrize("nodes", [2, 3])
 @settings(
-    max_examples=2,
+    max_examples=1,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
@@ -119,15 +119,10 @@ def end(folder: Path, death: str) -> bytes:
     if death == "read":
         cluster.send(0, killed=True)
     cluster.send(0)
-    if death == "fetched":
-        cluster.judge.die()
-        cluster.send(0)
     if death == "judged":
         cluster.send(0, killed=True)
         cluster.send(0)
     cluster.send(0)
-    if death == "told":
-        cluster.judge.die()
     if death == "heard":
         cluster.nodes[0].station.poll(NOW)
         cluster.nodes[0].die()
@@ -138,7 +133,7 @@ def end(folder: Path, death: str) -> bytes:
     return cluster.finish()
 
 
-@pytest.mark.parametrize("death", ["read", "fetched", "judged", "told", "heard", "counted"])
+@pytest.mark.parametrize("death", ["read", "judged", "heard", "counted"])
 def test_a_death_between_any_two_steps_changes_no_bit(death: str, tmp_path: Path) -> None:
     assert end(tmp_path, death) == of_one_node()
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from monitors.archive import FORGET_S, Archive
@@ -43,6 +44,22 @@ def test_orders_are_read_in_their_order_behind_those_that_are_known(database: Da
     with subject.judging(subject.beat(GONE_S).token) as records:
         found = subject.orders(records, 1)
     assert found == [Order(k, "reset", "m", "1", float(k), "me", f"reason {k}") for k in (2, 3)]
+
+
+def test_orders_of_the_judge_itself_get_the_next_numbers_and_the_time(database: Database) -> None:
+    subject = archive(database, "a")
+    learned = Order(0, "learn", "m", "1", 0.0, "the monitors", "monitors.learn_blocks is 9", "d" * 64, "90 rows")
+    token = subject.beat(GONE_S).token
+    with pytest.raises(Conflict), subject.judging(token) as records:
+        subject.give(records, [learned])
+        raise Conflict("another judge")
+    with subject.judging(token) as records:
+        subject.give(records, [learned])
+        (first,) = subject.orders(records, 0)
+        subject.give(records, [learned])
+        assert [order.number for order in subject.orders(records, 0)] == [first.number, first.number + 1]
+    assert first == msgspec.structs.replace(learned, number=first.number, time=first.time)
+    assert first.time > 1.7e9
 
 
 def test_who_comes_first_judges_and_the_others_know_where(database: Database) -> None:

@@ -63,6 +63,11 @@ class Registry:
     def read(self, found: Manifest, name: str) -> bytes:
         return self.profiles.get(found.files.get(name, ""), profile().encode())
 
+    def store(self, data: bytes) -> str:
+        digest = sha256(data).hexdigest()
+        self.profiles[digest] = data
+        return digest
+
 
 def record(
     ids: Sequence[str], x: NDArray[np.float32], times: Sequence[float], *, version: str = "1", role: Role = "primary",
@@ -89,7 +94,13 @@ def packed(records: Sequence[Record]) -> list[Packed]:
 
 
 def stream(
-    requests: int, *, seed: int = 7, spacing_s: float = 60.0, shift: float = 0.0, versions: Sequence[str] = ("1", "2")
+    requests: int,
+    *,
+    seed: int = 7,
+    spacing_s: float = 60.0,
+    shift: float = 0.0,
+    versions: Sequence[str] = ("1", "2"),
+    of: Manifest | None = None,
 ) -> tuple[list[Record], list[Label]]:
     """Requests of one to three rows, a minute apart, and a label for nine rows in ten, two hours later.
 
@@ -102,7 +113,7 @@ def stream(
         x = rng.normal(size=(1 + k % 3, FEATURES)).astype(np.float32)
         p = 1 / (1 + np.exp(-x.sum(1)))
         x = x + np.float32(shift * (k > requests / 2))
-        records.append(record([f"r{k}"], x, [at], version=versions[k % len(versions)]))
+        records.append(record([f"r{k}"], x, [at], version=versions[k % len(versions)], of=of))
         for row in range(len(x)):
             if rng.random() < 0.9:
                 labels.append(Label("m", f"r{k}", row, float(rng.random() < p[row]), at + 7200.0))
