@@ -119,13 +119,17 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         counts = tuple(self.strata.table[STRATA[self.strata.by][hour]].tolist())
         return msgspec.structs.replace(self, counts=counts, alpha=self.alpha / self.strata.size, strata=UNSET)
 
-    def expected(self, hours: Mapping[int, int]) -> NDArray[np.float64]:
-        """The law of so many rows by hour of the week, shape (K,), never 0; `theta` where hours are not known."""
-        if not self.strata or not hours:
-            return self.theta
-        rows = np.array(sorted(hours.items()))
-        theta: NDArray[np.float64] = rows[:, 1] @ self.strata.theta[rows[:, 0]] / rows[:, 1].sum()
-        return theta
+    def expected(self, blocks: Sequence[Mapping[int, int]]) -> NDArray[np.float64]:
+        """Laws of blocks with so many rows by hour of the week, shape (blocks, K), never 0; `theta` where hours are not
+        known.
+        """
+        laws = np.tile(self.theta, (len(blocks), 1))
+        for law, hours in zip(laws, blocks, strict=True):
+            if self.strata and hours:
+                rows = np.array(sorted(hours.items()))
+                theta = self.strata.theta[rows[:, 0]]
+                law[:] = theta[0] if len(rows) == 1 else (rows[:, 1:] * theta).sum(0) / rows[:, 1].sum()
+        return laws
 
     def mixed(self, hours: Mapping[int, int]) -> "Marginal":
         """The reference of so many rows by hour of the week: one law, as sure as the references of these hours.
@@ -137,7 +141,7 @@ class Marginal(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         found = np.array(sorted(hours.items()))
         weight = np.bincount(STRATA[self.strata.by][found[:, 0]], found[:, 1], self.strata.size) / found[:, 1].sum()
         rows = np.maximum(self.strata.table.sum(1), 1)
-        counts = self.rows * (weight @ (self.strata.table / rows[:, None]))
+        counts = self.rows * ((weight / rows)[:, None] * self.strata.table).sum(0)
         return msgspec.structs.replace(
             self,
             counts=tuple(np.rint(counts).astype(np.int64).tolist()),

@@ -8,17 +8,24 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from monitors.backtest.past import Past, Ruler
+from monitors.backtest.replay import Replay
+from monitors.book import Version
+from monitors.budget import Division
+from monitors.case import Case
 from monitors.drift.e_detector import CLIPS, Bettor, BlockBettor
 from monitors.drift.season import bet
-from monitors.drift.watch import SavedWatch, Watch
+from monitors.drift.watch import SavedWatch, Watch, judge
 from monitors.explain.explaining import explain
 from monitors.marginal import Marginal
 from monitors.monitor import Monitor
-from monitors.reference import Profile, build
+from monitors.reference import Part, Profile, build
 from monitors.slot import Counts, count
+from serving.commands.monitor import _state
 from serving.config import Monitors
 from tests.monitors import seasons
 from tests.monitors.seasons import HOUR_S, MONDAY
+from tests.monitors.traffic import manifest
 
 HOURLY = Monitors(slot_s=3600, block_s=3600, block_rows=100)
 TWENTY, THOUSAND = float(np.log(20)), float(np.log(1_000))
@@ -47,8 +54,8 @@ def alarms(watch: Watch, seed: int, season: seasons.Season, *, blocks: int, rows
 def null_alarms(
     change: Callable[[Marginal], Marginal], season: seasons.Season, streams: int, *, weeks: int = 2, joined: int = 1
 ) -> int:
-    """Each stream has a reference of its own, of four to eight weeks."""
-    laws = [change(seasons.law(season, 4 + 2 * (seed % 3), 300, seed)) for seed in range(streams)]
+    """Each stream has a reference of its own, of six or eight weeks."""
+    laws = [change(seasons.law(season, 6 + 2 * (seed % 2), 300, seed)) for seed in range(streams)]
     return sum(
         alarms(Watch(law, 0.02), 100 + seed, season, blocks=weeks * 168 // joined, joined=joined)
         for seed, law in enumerate(laws)
@@ -64,7 +71,7 @@ def limit(streams: int, weeks: int = 2, joined: int = 1) -> float:
     return float(stats.poisson.ppf(0.999, streams * weeks * 168 / joined / 20))
 
 
-@pytest.mark.parametrize(("season", "joined"), [(seasons.days, 1), (seasons.weeks, 1), (seasons.weeks, 3)])
+@pytest.mark.parametrize(("season", "joined"), [(seasons.weeks, 1), (seasons.weeks, 3)])
 def test_a_season_is_no_drift(season: seasons.Season, joined: int) -> None:
     """And is one to a reference that forgets it, which must exceed what the promise allows."""
     assert null_alarms(lambda law: law, season, 3, joined=joined) <= limit(3, joined=joined)
@@ -72,6 +79,7 @@ def test_a_season_is_no_drift(season: seasons.Season, joined: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("season", [seasons.none, seasons.days, seasons.weeks])
 @pytest.mark.parametrize("joined", [1, 2, 6])
 def test_a_season_is_no_drift_in_many_streams(season: seasons.Season, joined: int) -> None:
@@ -141,8 +149,6 @@ def test_features_of_several_hours_are_judged_as_each_alone() -> None:
     laws = [seasons.law(season, 4, 150, seed) for seed, season in enumerate(kinds)]
     alone, together = [Watch(law, 0.02) for law in laws], [Watch(law, 0.02) for law in laws]
     rng = np.random.default_rng(3)
-    from monitors.drift.watch import judge
-
     for number in range(8):
         hours = (2 * number, 2 * number + 1)
         cells = [{h: rng.multinomial(90, law.at(h).theta) for h in hours} for law in laws]
@@ -259,3 +265,33 @@ def test_state_and_counts_of_an_earlier_release_are_read() -> None:
     assert again.seen().counts.sum() == 400 and again.verdict(TWENTY).n == 400
     assert Counts(3, {"x": np.array([1, 2])}).at(5, ["x"]) != Counts(3, {"x": np.array([1, 2])})
     assert len(CLIPS) == len(again.s)
+
+
+def test_a_backtest_compares_with_the_same_hours() -> None:
+    """Mornings, by blocks of the past: near the mornings of the reference, far from all hours."""
+    rng, time = np.random.default_rng(6), (MONDAY + np.repeat(np.arange(3, 9), 400)) * HOUR_S
+    rows = Part({"x": seasons.values(rng, time, seasons.weeks), "y": rng.normal(size=len(time))}, time=time)
+    ruler = Ruler(HOUR_S, HOUR_S)
+
+    def sizes(profile: Profile) -> list[float]:
+        past = Past(profile, ruler, HOURLY)
+        past.add(rows)
+        return [f.sizes["x"].values["tv"] for f in Replay(profile, ruler, HOURLY, labels=False).blocks(past.blocks)]
+
+    one = msgspec.structs.replace(PROFILE, features={name: forgotten(law) for name, law in PROFILE.features.items()})
+    assert max(sizes(PROFILE)) < 0.1 < min(sizes(one))
+
+
+def test_the_version_says_why_hours_are_compared_together() -> None:
+    version = Version(manifest(), PROFILE)
+    hourly, daily = HOURLY, Monitors(slot_s=3600, block_s=86400)
+    cases = [Case(version, settings, Division(settings)) for settings in (hourly, daily)]
+    assert [case.profile and case.profile.seasonal for case in cases] == [("x",), ()]
+    said = "all hours are compared together, although the profile has references by hour: a block is at least a day"
+    assert [said in case.notes for case in cases] == [False, True]
+
+
+def test_the_status_counts_features_by_their_hours() -> None:
+    drift = Monitor(PROFILE, HOURLY, 2).drift()
+    told = {"state": "ok", "notes": [], "drift": msgspec.to_builtins(drift)}
+    assert _state(told) == "ok\n1 by hour of the week"
