@@ -208,6 +208,8 @@ LAZY: dict[tuple[str, str], str] = {
     ("serving.commands.simulate", "serving.simulation.plot"): "needs the extra `plots`",
     ("serving.commands.backtest", "monitors.backtest.page"): "arrow and scipy, for this command alone",
     ("serving.commands.backtest", "serving.backtesting"): "as the page",
+    ("serving.commands.doctor", "serving.doctor.examination"): "SQL, for this command alone",
+    ("serving.commands.life", "serving.up"): "SQL, for this command alone",
     ("serving.commands.registry", "serving.publishing"): "SQL and arrow, for this command alone",
     ("serving.commands.registry", "serving.repository"): "SQL, for two commands alone",
     ("serving.client", "serving.repository"): "SQL, only when no gateway runs",

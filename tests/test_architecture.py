@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -192,6 +193,14 @@ def test_no_file_imports_itself_through_others() -> None:
     while ends := {name for name, needs in graph.items() if not needs & graph.keys()}:
         graph = {name: needs for name, needs in graph.items() if name not in ends}
     assert graph == {}
+
+
+def test_the_command_line_begins_without_what_takes_time() -> None:
+    """It is imported by the commands that need it."""
+    ask = "import sys, serving.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, cwd=ROOT)
+    heavy = {"aiohttp", "alembic", "onnx", "onnxruntime", "pandas", "pyarrow", "ray", "scipy", "sqlalchemy"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 def plant(file: str, text: str) -> list[str]:

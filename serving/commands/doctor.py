@@ -7,7 +7,6 @@ import typer
 from rich.markup import escape
 
 from serving.commands.console import AsJson, ConfigFile, err, out, print_json
-from serving.doctor.examination import examine
 from serving.doctor.finding import Finding
 
 app = typer.Typer()
@@ -17,6 +16,8 @@ _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 @app.command(epilog="Example: gaugeway doctor --config gaugeway.toml")
 def doctor(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Look at machine, packages, configuration, ports, Ray, gateway and registry; exit code 1 when there is a fault."""
+    from serving.doctor.examination import examine
+
     with err.status("looking …") as status:
         found = list(examine(config, os.environ, lambda text: status.update(f"looking at {text} …")))
     if as_json:

@@ -10,7 +10,6 @@ from rich.markup import escape
 from serving import client, daemon
 from serving.commands.console import ConfigFile, err, out
 from serving.config import load
-from serving.up import start
 
 app = typer.Typer()
 
@@ -25,6 +24,9 @@ def up(
         found = daemon.start(load(config), config, _progress)
         _tell(found["gateway"], found["admin"], f"{found['metrics']}/metrics", "`gaugeway down` stops")
         return
+
+    from serving.up import start
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
