@@ -200,6 +200,7 @@ LAZY: dict[tuple[str, str], str] = {
     ("serving.commands.capture", "monitors.capture.erasure"): "arrow, for three commands alone",
     ("serving.commands.capture", "monitors.capture.export"): "as erasure",
     ("serving.commands.capture", "serving.repository"): "SQL, for one command alone",
+    ("monitors.explain.points", "scipy.interpolate"): "takes time and memory of every sidecar, for diagnoses alone",
     ("serving.artifacts", "obstore"): "an extra, and a tenth of a second, for object stores alone",
     ("serving.artifacts", "obstore.exceptions"): "as obstore",
     ("serving.artifacts", "obstore.store"): "as obstore",

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from monitors.marginal import Marginal
 from serving.protocol import Array
@@ -45,6 +44,8 @@ def points(law: Marginal) -> Points:
 
 def _number_points(law: Marginal) -> tuple[Array, Floats]:
     """The reference's own rows are never below or above its range."""
+    from scipy.interpolate import PchipInterpolator
+
     level, value = _knots(law)
     whole = bool((value % 1 == 0).all())
     value[-1] += whole  # the last whole number is as wide as the others
