@@ -137,7 +137,7 @@ STEPS = ("write", "poll", "poll", "commit", "send", "send", "twice", "killed", "
 
 @pytest.mark.parametrize("nodes", [2, 3, 7])
 @settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
