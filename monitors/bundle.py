@@ -127,7 +127,8 @@ def _short(column: Column) -> Array | None:
         return None
     at_any = np.ndarray((len(data) - _WORD + 1,), "<u8", data, strides=(1,))  # the word that begins at each byte
     words = np.empty((n, max(1, -(-int(sizes.max(initial=0)) // _WORD))), "<u8")
+    starts = ends - sizes
     for k in range(words.shape[1]):
-        left = np.clip(sizes - _WORD * k, 0, _WORD)
-        words[:, k] = at_any[np.where(left, ends - sizes + _WORD * k, 0)] & _UP_TO[left]
+        left = np.minimum(np.maximum(sizes - _WORD * k, 0), _WORD)
+        words[:, k] = at_any[np.minimum(starts + _WORD * k, len(at_any) - 1)] & _UP_TO[left]
     return words.view(f"S{words.shape[1] * _WORD}").reshape(column.shape)

@@ -33,9 +33,9 @@ class Memo:
         return np.uint64(self._salts * _GOLDEN % 2**64)
 
     def find(self, keys: Fingerprints) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The cell of each key, and whether it is known; shapes (n,)."""
+        """The cell of each key, and whether it is known; in the shape of `keys`."""
         if self._keys is None:
-            return np.zeros(len(keys), np.uint8), np.zeros(len(keys), bool)
+            return np.zeros(keys.shape, np.uint8), np.zeros(keys.shape, bool)
         at = keys >> self._shift
         return self._cells[at], self._keys[at] == keys
 

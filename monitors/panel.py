@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from monitors.bottom_k import ABSENT, BottomK, Hashes
 from monitors.clusters import Clusters, columns
-from monitors.features import column
 from monitors.fingerprints import fingerprints
 from monitors.memo import Memo
 from monitors.reference import PREDICTION, Marginal, cast
@@ -65,17 +64,18 @@ class Panel:
         """`memo` may be that of other panels."""
         self._features = known = [feature for feature in features if feature.name in laws]
         groups: dict[tuple[str, str], list[Feature]] = {}
-        self._texts: list[Feature] = []
+        texts: dict[tuple[str, bool], list[Feature]] = {}
         for feature in known:
             law = laws[feature.name]
             if law.kind == "numeric":
                 groups.setdefault((feature.input, law.dtype), []).append(feature)
             else:
-                self._texts.append(feature)
+                texts.setdefault((feature.input, law.dtype == "text"), []).append(feature)
         self._laws, self._memo = laws, memo or Memo(bits=16)
-        self._salts = {feature.name: self._memo.salt() for feature in self._texts}
+        self._texts = list(texts.values())
+        self._salts = {feature.name: self._memo.salt() for group in self._texts for feature in group}
         self._numbers = [_numbers(*key, [laws[f.name] for f in group], group) for key, group in groups.items()]
-        self._names = [f.name for group in groups.values() for f in group] + [f.name for f in self._texts]
+        self._names = [f.name for group in (*groups.values(), *self._texts) for f in group]
         self._halved = self._names.index(halved) if halved in self._names else None
         again = [] if self._halved is None else [self._names[self._halved]]
         sizes = [laws[name].size for name in (*self._names, *again)]
@@ -98,12 +98,12 @@ class Panel:
         for first in range(0, len(place), _ROWS):
             some = slice(first, first + _ROWS)
             part = {name: array[some] for name, array in tensors.items()} if table is None else {}
-            cells = self.table(part, len(place[some])) if table is None else table[:, some]
-            total += self._part(cells, place[some], len(total), None if bits is None else bits[some])
-        table, rows = total.reshape(places, int(self._starts[-1])), np.bincount(place, minlength=places).tolist()
+            found = self.table(part, len(place[some])) if table is None else table[:, some]
+            total += self._part(found, place[some], len(total), None if bits is None else bits[some])
+        cells, rows = total.reshape(places, int(self._starts[-1])), np.bincount(place, minlength=places).tolist()
         names = self._names if self._halved is None or bits is None else [*self._names, HALF]
         spans = list(zip(names, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=False))
-        return [Counts(n, {name: table[i, a:b] for name, a, b in spans}) for i, n in enumerate(rows)]
+        return [Counts(n, {name: cells[i, a:b] for name, a, b in spans}) for i, n in enumerate(rows)]
 
     def contents(self, tensors: Mapping[str, Array]) -> Hashes | None:
         """A hash of each row's features, shape (n,); equal rows have equal ones. None where it has none."""
@@ -139,20 +139,22 @@ class Panel:
         for group in self._numbers:
             table[at : at + len(group.columns)] = group.cells(tensors[group.tensor])
             at += len(group.columns)
-        for row, feature in zip(table[at:], self._texts, strict=True):
-            row[:] = self._categories(feature.name, column(tensors[feature.input], feature.column))
+        for features in self._texts:
+            table[at : at + len(features)] = self._categories(features, tensors[features[0].input])
+            at += len(features)
         return table
 
-    def _categories(self, name: str, values: Array) -> Array:
-        """The cell of each, shape (n,). Those of short texts are remembered by their fingerprint."""
-        law = self._laws[name]
-        if law.dtype != "text" or values.dtype.kind != "S":
-            return law.cells(values)
-        keys = fingerprints(values) ^ self._salts[name]
+    def _categories(self, features: list[Feature], array: Array) -> Array:
+        """The cells of columns of one tensor, shape (features, n). Those of short texts are remembered."""
+        laws, values = [self._laws[f.name] for f in features], _chosen(array, [f.column or 0 for f in features])
+        if laws[0].dtype != "text" or values.dtype.kind != "S":
+            return np.stack([law.cells(column) for law, column in zip(laws, values.T, strict=True)])
+        keys = fingerprints(values).T ^ np.array([[self._salts[f.name]] for f in features])
         cells, known = self._memo.find(keys)
-        if len(new := np.flatnonzero(~known)):
-            cells[new] = law.cells(values[new])
-            self._memo.note(keys[new], cells[new])
+        for i in np.flatnonzero(~known.all(1)).tolist():
+            new = np.flatnonzero(~known[i])
+            cells[i, new] = laws[i].cells(values[new, i])
+            self._memo.note(keys[i, new], cells[i, new])
         return cells
 
     def _part(self, table: Table, place: Cells, size: int, bits: NDArray[np.bool_] | None) -> Cells:

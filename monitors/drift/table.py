@@ -123,8 +123,8 @@ class Table:
         low, high = _within(low, 0.0, value), _within(high, value, top)
         if not self.empty.any():
             return Estimate(value, low, high)
-        none = (np.where(self.empty, 0.0, end) for end in (value, low))
-        return Estimate(*none, np.where(self.empty, top, high))
+        value, low = np.where(self.empty, 0.0, value), np.where(self.empty, 0.0, low)
+        return Estimate(value, low, np.where(self.empty, top, high))
 
 
 def _within(value: Floats, low: Floats | float, high: Floats | float) -> Floats:
