@@ -65,7 +65,7 @@ def explain(
         return
     told = {one["feature"] for one in found["features"]}
     alarms = [alarm for alarm in found["alarms"] if not feature and alarm["name"] not in told]
-    rise = [found["rise"]] if feature and found["rise"] else []
+    rise = [found["rise"]] if feature and found.get("rise") else []  # of an older sidecar none
     for one in [*alarms, *found["features"], *rise]:
         out.print(escape(one["text"]), highlight=False, soft_wrap=True)
 
@@ -145,7 +145,7 @@ def _plotter() -> Callable[[Path, dict[str, Any] | None, dict[str, Any] | None],
 
 def _drawn(found: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What carries the most of a rise of the loss, and how it changed; else the one with the strongest evidence."""
-    carriers = found["rise"]["carriers"] if found["rise"] else []
+    carriers = (found.get("rise") or {}).get("carriers", [])
     if not found["features"] and not carriers:
         raise NotFound(f"nothing to draw: no feature of version {found['version']!r} of {found['model']!r} is in alarm"
                        " by itself; name one")  # fmt: skip
@@ -158,7 +158,9 @@ def _state(version: dict[str, Any]) -> str:
     """Also by which hours features are compared, and how far a reference is learned, where they are or it is."""
     apart = Counter(one["season"] for one in version["drift"].values() if one.get("season"))
     learning = [note for note in version["notes"] if note.startswith("learning: ")]
-    return "\n".join([*(learning or [version["state"]]), *(f"{features} by {by}" for by, features in sorted(apart.items()))])
+    return "\n".join(
+        [*(learning or [version["state"]]), *(f"{features} by {by}" for by, features in sorted(apart.items()))]
+    )
 
 
 def _alarms(version: dict[str, Any]) -> list[str]:

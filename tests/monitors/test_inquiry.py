@@ -81,10 +81,15 @@ def test_the_alarm_is_explained_by_its_features(drifting: Process) -> None:
 def test_harm_is_told_first_and_since_when_the_loss_rose() -> None:
     records, labels = stream(4000, spacing_s=120, shift=1.5)
     verdicts = {("m", version): one for version, one in judged(1, records, labels, every=400).items()}
-    harm, *others = reply(verdicts, Inquiry("m", "1")).alarms
+    found = reply(verdicts, Inquiry("m", "1"))
+    harm, *others = found.alarms
     assert (harm.name, harm.severity) == ("_risk", "page")
     assert harm.text.startswith("Harm since the block that ended ")
     assert "It rose about Thu 7 Feb 2013" in harm.text
+    assert found.rise is not None and found.rise.now > found.rise.reference + 0.2
+    assert harm.text.endswith(found.rise.text) and "comes from rows with x0 " in harm.text
+    one = reply(verdicts, Inquiry("m", "1", "x0")).rise
+    assert one is not None and [carrier.feature for carrier in one.carriers] == ["x0"]
     assert {"_all", "x0"} <= {alarm.name for alarm in others}
 
 

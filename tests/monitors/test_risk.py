@@ -1,10 +1,11 @@
+import msgspec
 import numpy as np
 import pytest
 
 from loadtests.promise import delays
 from loadtests.promise.nulls import limit
 from monitors.loss import Risk
-from monitors.risk import RiskDetector, RiskWatch
+from monitors.risk import RiskDetector, RiskWatch, SavedRisk
 from monitors.slot import LOSS_UNIT, LabelCounts
 from serving.config import Monitors
 
@@ -126,3 +127,16 @@ def test_harm_that_goes_on_slowly_holds_the_alarm_which_clears_once_it_is_over()
 def test_a_loss_at_the_bound_itself_clears_the_alarm_in_the_end() -> None:
     found = np.array([lasting(0.12, 0.12, 300, seed=seed) for seed in range(20)])
     assert not found.all(1).any()
+
+
+def test_blocks_of_an_earlier_release_have_no_losses_by_cell() -> None:
+    watch = RiskWatch(RISK, Monitors())
+    for day in range(4):
+        watch.judge(sealed(0.1), 86400.0 * day, THRESHOLD, 10)
+    old = msgspec.to_builtins(watch.save())[:8]
+    watch.load(msgspec.convert(old, SavedRisk))
+    assert watch.harm() is None
+    for day in range(4, 12):
+        watch.judge(sealed(0.6), 86400.0 * (day + 1), THRESHOLD, 10)
+    found = watch.harm()
+    assert found is not None and found.tables == (b"",) * 8

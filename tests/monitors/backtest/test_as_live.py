@@ -236,7 +236,8 @@ def whole(profile: Profile, found: Rows, settings: Monitors) -> tuple[object, ..
     past.add(found.part, found.landed, found.part.values["user"] if settings.unit == "cluster:user" else None)
     assert sum(folded.sums.counts.rows for folded in replay.blocks(past.blocks)) == found.part.rows
     monitor = replay.monitor
-    return monitor.drift(), monitor.risk(), monitor.checks(), monitor.which(), monitor.past(), monitor.harm(), monitor.promise()
+    said = monitor.drift(), monitor.risk(), monitor.checks(), monitor.which(), monitor.past(), monitor.harm()
+    return *said, monitor.promise()
 
 
 def whole_of(live: Verdicts) -> tuple[object, ...]:
