@@ -12,12 +12,14 @@ def mismatches(profile: Profile, manifest: Manifest) -> tuple[str, ...]:
     """Sentences that say where they differ. Then rows are not counted, or fall into other cells than the reference's,
     so that a silent monitor means nothing.
     """
-    counted = dict(fed(manifest))
-    unknown = [name for name in profile.features if name not in counted]
+    types = dict(fed(manifest))
+    unknown = [name for name in profile.features if name not in types]
     said = [f"the reference is of another schema: the version does not declare {', '.join(unknown)}"] if unknown else []
     for name, law in profile.features.items():
-        if name in counted and counted[name] != law.dtype:
-            said.append(f"the reference is of another schema: {name} is {law.dtype} there, in the version {counted[name]}")
+        if name in types and types[name] != law.dtype:
+            said.append(
+                f"the reference is of another schema: {name} is {law.dtype} there, in the version {types[name]}"
+            )
     return tuple(said)
 
 

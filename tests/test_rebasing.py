@@ -1,17 +1,22 @@
 """Rows become the reference of a version that is served, by the code that publishes; what is wrong is one sentence."""
 
+import json
 import math
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from monitors.capture.tap import Tap
 from monitors.reference import Profile, decode
 from serving import config
+from serving.cli import app
 from serving.config import Capture, Config
 from serving.declaration import Declaration
 from serving.errors import BadRequest, GaugewayError, NotFound, PublishRefused
@@ -63,6 +68,15 @@ def settled(registry: Path, tmp_path: Path) -> Config:
     return config.parse({"data_dir": str(tmp_path / "data"), "monitors": {"block_s": 86400}})
 
 
+def ordered(settled: Config, number: str, *options: str) -> dict[str, Any]:
+    """What the command answers."""
+    file = settled.data / "gaugeway.toml"
+    file.write_text(f'data_dir = "{settled.data}"\n[monitors]\nblock_s = 86400\n')
+    told = ["monitor", "rebase", "late", number, *options, "--reason", "it stays so", "--json", "--config", str(file)]
+    done: dict[str, Any] = json.loads(CliRunner().invoke(app, told).stdout)
+    return done
+
+
 def version(settled: Config, number: str = "1") -> Manifest:
     return Repository.of(settled).manifest("late", number)
 
@@ -74,7 +88,7 @@ def reference(settled: Config, of: Manifest) -> Profile:
 
 def test_the_rows_of_a_file_are_the_reference_that_publish_makes_of_them(settled: Config) -> None:
     of = version(settled, "2")
-    done = rebase(settled, "late", "2", "there was no training set", settled.data / "may.parquet", "at")
+    done = ordered(settled, "2", "--reference", str(settled.data / "may.parquet"), "--time", "at")
     assert (done["effect"], done["rows"]) == ("stored; the monitors follow when they run", "1500 rows of may.parquet")
     found, published = reference(settled, of), reference(settled, version(settled))
     assert found.digest == done["reference"] and "reference.json" not in of.files
@@ -136,7 +150,7 @@ def captured(settled: Config) -> dict[str, Array]:
 def test_captured_rows_are_a_reference_and_what_the_loss_is_held_to_stays(settled: Config) -> None:
     table, before = captured(settled), version(settled)
     published = reference(settled, before)
-    done = rebase_on_captured(settled, "late", "1", "a quiet week", NOW + 700 * 600.0, math.inf)
+    done = ordered(settled, "1", "--captured", "--since", datetime.fromtimestamp(NOW + 700 * 600, UTC).isoformat())
     found, last = reference(settled, before), table["a"][700:]
     assert done["rows"] == "800 rows of the capture log" and done["reference"] == found.digest != published.digest
     law = found.features["a"]

@@ -15,7 +15,7 @@ from monitors.parcel import Receipt
 from monitors.reference import build
 from monitors.slot import Counts
 from monitors.station import Station
-from monitors.whole_rows import WholeRows
+from monitors.whole_rows import MOST, WholeRows
 from serving import record
 from serving.config import Monitors
 from serving.manifest import Feature
@@ -151,12 +151,14 @@ def test_a_reference_that_people_bring_meanwhile_comes_first(straight: Site, tmp
     assert "the reference are 4000 rows (order 1)" in site.found.notes
 
 
-def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it() -> None:
+@pytest.mark.parametrize("crowd", [1_000, 3_000])
+def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it(crowd: int) -> None:
+    """One slot has so many rows that with 3,000 its bound is below that of the sample."""
     settings = Monitors(slot_s=3600, block_s=86400, block_rows=1, learn_blocks=4)
     of = msgspec.structs.replace(BARE, features=(Feature("x0", "x", 0),), prediction=None)
     rng, learning = np.random.default_rng(1), Learning(settings)
     values, hashes = rng.normal(size=40_000).astype(np.float32), rng.permutation(40_000).astype(np.uint64)
-    slots = np.sort(rng.integers(0, 96, 40_000))
+    slots = np.concatenate([np.full(crowd, 5), rng.integers(0, 96, 40_000 - crowd)])
     for slot in range(96):
         mine = slots == slot
         rows = WholeRows.of(slot, hashes[mine], [values[mine].astype(np.float64).tolist()])
@@ -164,11 +166,13 @@ def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it()
     assert not learning.done
     restored = Learning(settings)
     restored.load(msgspec.msgpack.decode(msgspec.msgpack.encode(learning.save()), type=SavedLearning))
+    bound = min(np.sort(hashes[slots == 5])[MOST - 1], ROWS - 1)
+    drawn = np.lexsort((hashes, slots))
+    drawn = drawn[hashes[drawn] <= bound]
     for one in (learning, restored):
         one.advance(96)
-        assert one.done and one.rows == ROWS
-    drawn = np.lexsort((hashes, slots))
-    drawn = drawn[hashes[drawn] < ROWS]
+        assert one.done and one.rows == len(drawn)
+    assert (len(drawn) == ROWS) == (crowd == 1_000)
     made = build({"x0": values[drawn]}, {"x0": "numeric"}, time=slots[drawn] * 3600.0 + 1800.0, task="classification")
     assert learning.profile(of) == restored.profile(of) == msgspec.structs.replace(made, repeats=None)
 

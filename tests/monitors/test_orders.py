@@ -83,8 +83,8 @@ def test_a_judge_that_dies_over_a_reset_changes_no_bit(death: str, straight: byt
 
 def test_state_of_an_earlier_release_has_obeyed_nothing(cluster: Cluster) -> None:
     state = cluster.judge._state.all("monitor")["m", "1"]
-    *older, order, rebased, adoption = msgspec.msgpack.decode(state)
-    assert (order, rebased, adoption) == (0, [], None)
+    *older, order, rebased, adoption, learning = msgspec.msgpack.decode(state)
+    assert (order, rebased, adoption, learning) == (0, [], None, None)
     cluster.judge._state.begin()
     cluster.judge._state.put("monitor", {("m", "1"): msgspec.msgpack.encode(older)})
     cluster.judge._state.commit()
