@@ -27,6 +27,17 @@ _MEANINGS: dict[Severity, str] = {
     "info": "explanations: call nobody, and say why the others may have",
 }
 _NAMES = {PREDICTION: "prediction"}
+_LOSSES = {
+    "classification": (
+        "Brier loss",
+        "The Brier loss is the squared distance of a probability from what came: 0 is perfect, and whoever always says"
+        " 50 % loses 0.25.",
+    ),
+    "regression": (
+        "absolute error over its cap",
+        "An error of the cap, which 99 in 100 rows of the reference stay below, or a larger one, is a loss of 1.",
+    ),
+}
 _SUBJECTS = {
     RISK: "Harm: the loss rose",
     ALL: "Drift of all features together",
@@ -112,13 +123,14 @@ def _harm(document: Document) -> Iterator[Markup]:
         yield el("p", "Risk was not judged; the notes below say why.", class_="soft")
         return
     risk = document.risk
-    loss = "Brier loss" if risk.task == "classification" else "absolute error over its cap"
+    loss, meaning = _LOSSES[risk.task]
     yield el("p", f"The mean {loss} of each block (dot) with its 95 % interval, and of the last ten blocks (line)."
                   f" On the reference it was {risk.reference:.3f}; up to {risk.bound:.3f} is allowed. Below: the"
                   " evidence that more is to be expected, in nats; where it reaches the dashed line, somebody is"
                   " called, and the alarm stays on (shaded) until enough quiet blocks have passed.")  # fmt: skip
-    yield el("p", "The interval holds, with probability 0.95, the loss that the block's rows were drawn with, if they"
-                  " are independent given what all of them share, such as the day's weather (Maurer & Pontil 2009).",
+    yield el("p", f"{meaning} The interval holds, with probability 0.95, the loss that the block's rows were drawn"
+                  " with, if they are independent given what all of them share, such as the day's weather"
+                  " (Maurer & Pontil 2009).",
              class_="soft")  # fmt: skip
     yield el("div", picture, class_="scroll")
 

@@ -74,9 +74,9 @@ def rows(hours: list[int], seed: int, task: Task, *, broken: bool) -> Rows:
     p = b.copy() if task == "regression" else np.asarray(1 / (1 + np.exp(-b)), np.float64)
     label = np.asarray(worse + b + rng.normal(0, 0.5, n), np.float64)
     if task == "classification":
-        label = (rng.random(n) < np.where(worse, 1 - p, p)) * 1.0
+        label = (rng.random(n) < np.where(worse, 1 - p, p)).astype(np.float64)
     p[::97], p[50::301] = np.nan, np.inf
-    landed = at + rng.exponential(0.4 * HORIZON_S, n).clip(0.0, 1.9 * HORIZON_S)
+    landed = np.asarray(at + rng.exponential(0.4 * HORIZON_S, n).clip(0.0, 1.9 * HORIZON_S), np.float64)
     never = rng.random(n) < np.where(broken & (hour >= 0.8 * len(hours)), 0.9, 0.05)
     label[never] = landed[never] = np.nan
     columns = {"a": a.astype(np.float32), "b": b.astype(np.float32), "carrier": carrier, "user": users}
