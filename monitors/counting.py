@@ -70,8 +70,8 @@ def learn(at: At, columns: Sequence[Array | None], rows: Rows) -> None:
     for slot, mine in _slots(at, rows):
         few = mine[smallest(rows.drawn[mine], slot.learned.bound if slot.learned else LARGEST)]
         values = [[None] * len(few) if column is None else _plain(column[few]) for column in columns]
-        number = int(rows.slot[mine[0]])
-        slot.add(Counts(len(mine), learned=WholeRows.of(number, rows.drawn[few], values)))
+        whole = WholeRows.of(int(rows.slot[mine[0]]), rows.drawn[few], values) if len(few) else None
+        slot.add(Counts(len(mine), learned=whole))
 
 
 def note_unreadable(at: At, rows: Array, slots: Array) -> None:
