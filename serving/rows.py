@@ -166,7 +166,7 @@ class Part:
         column = self._table[name]
         if pa.types.is_temporal(column.type):
             column = pc.divide(self._micros(name).cast(pa.float64()), 1e6)
-        times = self._numbers(name, column)
+        times = self._numbers(name, column, "times are needed: timestamps, dates, or seconds since 1970")
         if all_known and (missing := int((~np.isfinite(times)).sum())):
             raise PublishRefused(f"{self._path}: column {name!r} holds times, but {missing} are missing")
         return times
@@ -202,12 +202,12 @@ class Part:
         whole = pa.types.is_integer(column.type) and not column.null_count
         return np.asarray(column.to_numpy()) if whole else self._numbers(name)
 
-    def _numbers(self, name: str, column: Any = None) -> Array:
+    def _numbers(self, name: str, column: Any = None, needed: str = "numbers are needed") -> Array:
         column = self._table[name] if column is None else column
         kind = column.type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
                 or pa.types.is_decimal(kind) or pa.types.is_null(kind)):  # fmt: skip
-            raise PublishRefused(f"{self._path}: column {name!r} holds {kind}, numbers are needed")
+            raise PublishRefused(f"{self._path}: column {name!r} holds {kind}, {needed}")
         return np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), np.float64)
 
     def _texts(self, name: str) -> Array:
