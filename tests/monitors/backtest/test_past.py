@@ -4,7 +4,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -77,6 +77,7 @@ def test_every_row_is_in_exactly_one_block(times: list[float], rows_of_a_block: 
         assert [sums.counts.rows for sums in blocks.values()][:-1] == [rows_of_a_block] * (len(blocks) - 1)
 
 
+@settings(max_examples=40)
 @given(times=seconds, data=st.data())
 def test_neither_order_nor_parts_change_a_count(times: list[float], data: st.DataObject) -> None:
     whole = rows(times)
@@ -89,6 +90,7 @@ def test_neither_order_nor_parts_change_a_count(times: list[float], data: st.Dat
     assert other.keys() == once.keys() and all(alike(other[block], once[block]) for block in once)
 
 
+@settings(max_examples=40)
 @given(
     times=seconds,
     block_s=st.sampled_from([3.3, 90.0, 100.0, 3600.0, 86400.0]),
