@@ -82,11 +82,17 @@ class Tally:
         return self._wide.cells(values)
 
     def season(self, block_s: float, zone: str) -> tuple[Fit | None, str]:
-        """By which hours the rows are to be compared, as from `strata.chosen`; blocks lie within hours."""
+        """By which hours the rows are to be compared, as from `strata.chosen`; blocks lie within hours.
+
+        Raises PublishRefused for a time that no calendar has.
+        """
         if len(self._blocks) < MIN_BLOCKS:
             return None, f"the reference holds fewer than {MIN_BLOCKS} blocks"
         hours = np.floor(self._blocks * block_s / HOUR_S).astype(np.int64)
-        return chosen(self._counts, hours, zone, self._law.alpha)
+        try:
+            return chosen(self._counts, hours, zone, self._law.alpha)
+        except (OverflowError, ValueError, OSError):
+            raise PublishRefused(f"the reference's time lies in no year of {zone}: is it in seconds?") from None
 
     def law(self, block_s: float | None, season: Fit | None = None, zone: str = "UTC") -> Marginal:
         """The law of all rows. With `block_s`, the length of a block, its clusters are measured, beyond its season."""

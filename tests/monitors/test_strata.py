@@ -10,6 +10,7 @@ from monitors.reference import Part, build, of_parts
 from monitors.sampling import correlation_s, dispersion
 from monitors.strata import HOURS, STRATA, chosen, hours_of_week, within_hours
 from serving.config import Monitors
+from serving.errors import PublishRefused
 from tests.monitors import seasons
 from tests.monitors.seasons import HOUR_S
 
@@ -194,6 +195,12 @@ def test_when_hours_are_not_compared_apart() -> None:
         law, strata = profile.judged(settings).features["x"], profile.features["x"].strata
         assert strata and not law.strata and law.design_effect == strata.whole.design_effect
         assert profile.judged(settings).judged(settings) == profile.judged(settings)
+
+
+def test_milliseconds_are_no_time_of_a_calendar() -> None:
+    time = seasons.times(1, 20) * 1e6
+    with pytest.raises(PublishRefused, match="lies in no year of Europe/Berlin: is it in seconds"):
+        build({"x": np.arange(len(time))}, {}, time=time, block_s=HOUR_S, zone="Europe/Berlin")
 
 
 def test_a_mixture_of_hours_is_worth_what_its_strata_are() -> None:
