@@ -41,7 +41,7 @@ def judge(features: int, blocks: int) -> Judged:
     """Of so many features, the prediction among them, and blocks of an hour."""
     profile, rng = _profile(features), np.random.default_rng(2)
     monitor = Monitor(profile, Monitors(slot_s=3600, block_s=3600), pagers=5)
-    spent = np.zeros(3)
+    spent = []
     for block in range(WARM + blocks + 1):
         counts, marks = _counts(profile, rng), [time.process_time()]
         monitor.fold(block, counts)
@@ -50,8 +50,8 @@ def judge(features: int, blocks: int) -> Judged:
         marks.append(time.process_time())
         monitor.encode()
         marks.append(time.process_time())
-        spent += np.diff(marks) * (block > WARM)
-    judging, telling, keeping = (spent / features / blocks * 1e6).tolist()
+        spent.append(np.diff(marks))
+    judging, telling, keeping = (np.median(spent[WARM + 1 :], axis=0) / features * 1e6).tolist()
     return Judged(judging, telling, keeping, verdict)
 
 
