@@ -1,8 +1,8 @@
 """Measure what the monitors cost and write it into `docs/performance.md`: ``python -m loadtests.monitors``, minutes.
 
 Records come at `--rate` rows a second of their own time, the station looks at them every `monitors.poll_s` and commits
-every second, as the sidecar does. Processor time of the fastest of `--repeats` runs, since what else a machine does only
-slows it; of a block the median. Memory is taken in a process of its own.
+every second, as the sidecar does. Processor time is that of the fastest of `--repeats` runs, since what else a machine
+does only slows it; of a block the median. Memory is taken in a process of its own.
 """
 
 import argparse
