@@ -58,9 +58,7 @@ class Baseline:
                 self._cap = float(np.quantile(np.abs(f - y), CAP_QUANTILE)) or 1.0
             self._bins = np.zeros((3, len(self._lows)))
 
-    def add(
-        self, predictions: Array | None, labels: Array | None, block: NDArray[np.int64] | None
-    ) -> Floats | None:
+    def add(self, predictions: Array | None, labels: Array | None, block: NDArray[np.int64] | None) -> Floats | None:
         """Add rows, shape (n,); `block` is the block of time of each. Returns their losses, NaN where not known."""
         if self._why:
             return None

@@ -79,7 +79,7 @@ def reset(model: str, version: str, reason: Reason, config: ConfigFile = None, a
 
 @group.command(epilog="Example: gaugeway monitor rebase flights 2 --from-live --reason 'the summer schedule stays'"
                       " | gaugeway monitor rebase flights 2 --reference june.parquet --time at --reason 'as trained'"
-                      " | gaugeway monitor rebase flights 2 --captured --since 2026-06-01 --reason 'quiet'")  # fmt: skip
+                      " | gaugeway monitor rebase flights 2 --captured --since 2026-06-01 --reason quiet")  # fmt: skip
 def rebase(
     model: str,
     version: str,

@@ -33,9 +33,10 @@ def test_side_by_side_is_what_the_monitors_do_one_by_one() -> None:
         for watch, row in zip(alone, counts, strict=True):
             watch.judge(row, 60.0 * number, threshold, 1)
         everything.judge(alone, 60.0 * number, threshold, 1)
-        expected = everything.verdict(threshold, ()).log_e >= threshold, [
-            watch.verdict(threshold).log_e >= threshold for watch in alone
-        ]
+        expected = (
+            everything.verdict(threshold, ()).log_e >= threshold,
+            [watch.verdict(threshold).log_e >= threshold for watch in alone],
+        )
         called, alarms = together.update(counts)
         assert (called, alarms.tolist()) == expected
         found.append(called)
