@@ -53,7 +53,7 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """`alarms` are all of the version, `features` those that were asked for, or that are in alarm. `rise` is of harm."""
+    """`alarms` are all of the version, `features` those that were asked for or are in alarm. `rise` is of harm."""
 
     model: str
     version: str
