@@ -57,13 +57,14 @@ class Rows(NamedTuple):
         return pa.table({**numbers, **texts})
 
 
-def rows(hours: list[int], seed: int, task: Task, *, broken: bool) -> Rows:
-    """In no order. Users differ. Where it is `broken`, from half-way on all that can break does."""
+def rows(hours: list[int], seed: int, task: Task, *, broken: bool, season: float = 0.0) -> Rows:
+    """In no order. Users differ, and hours of the day by `season`. Where it is `broken`, from half-way on all that can
+    break does."""
     rng, hour = np.random.default_rng(seed), np.repeat(np.arange(len(hours)), hours)
     n, worse = len(hour), broken & (hour >= len(hours) // 2)
     at = START + (hour + rng.random(n)) * HOUR_S
     user = rng.integers(0, 60, n)
-    a = np.linspace(-1, 1, 60)[user] + rng.normal(0.6 * worse, 1.0)
+    a = np.linspace(-1, 1, 60)[user] + rng.normal(0.6 * worse + season * np.sin(hour * np.pi / 12), 1.0)
     b = np.where(worse, -0.9, 0.9) * a + rng.normal(0, 0.3, n)
     a[rng.random(n) < 0.02 + 0.1 * worse] = np.nan
     carrier = np.where(worse & (rng.random(n) < 0.2), b"new", rng.choice([b"AA", b"UA", b"B6", b""], n)).astype(object)
@@ -185,23 +186,26 @@ def judged(document: Document) -> list[Block]:
 
 
 @pytest.mark.parametrize(
-    ("hours", "unit", "task", "raised"),
+    ("hours", "unit", "task", "season", "raised"),
     [
-        (DENSE, "row", "classification",
+        (DENSE, "row", "classification", 0.0,
          {"a", "carrier", "_all", "_joint", "_prediction", "_quality", "_risk", "_coverage", "_calibration"}),
-        (SPARSE, "cluster:user", "classification", {"a", "_all", "_quality"}),
-        (SPARSE, "block", "regression", {"_quality"}),
+        (SPARSE, "cluster:user", "classification", 0.0, {"a", "_all", "_quality"}),
+        (SPARSE, "block", "regression", 2.0, {"_quality"}),
     ],
-    ids=["row", "cluster", "block"],
+    ids=["row", "cluster", "block and season"],
 )  # fmt: skip
-def test_the_same_bits_as_live(tmp_path: Path, hours: list[int], unit: str, task: Task, raised: set[str]) -> None:
+def test_the_same_bits_as_live(
+    tmp_path: Path, hours: list[int], unit: str, task: Task, season: float, raised: set[str]
+) -> None:
     """Late labels, labels that never come, predictions that are no numbers, joined blocks, segments, unsorted rows."""
     settings = Monitors(
         slot_s=SLOT_S, block_s=HOUR_S, block_rows=100, lateness_s=0.0, label_horizon_s=HORIZON_S, unit=unit,
         false_pages_per_90_days=500.0, quiet_blocks=3, min_group_rows=20, allow_correlated_blocks=True,
     )  # fmt: skip
-    reference, found = rows([150] * 60, 1, task, broken=False), rows(hours, 2, task, broken=True)
-    profile = profiled(reference.part, unit, task)
+    reference = rows([320] * 144 if season else [150] * 60, 1, task, broken=False, season=season)
+    found, profile = rows(hours, 2, task, broken=True, season=season), profiled(reference.part, unit, task)
+    assert ("a" in profile.seasonal) == bool(season)
     for name, table in (("reference", reference.table), ("data", found.table)):
         pq.write_table(table, tmp_path / f"{name}.parquet")
     columns = Columns(
