@@ -198,24 +198,32 @@ def test_a_rebase_says_which_features_keep_their_reference(drifting: Process) ->
     assert drifting.verdicts()["models"]["m"]["1"]["state"] != "alarm"
 
 
-def test_a_reference_that_an_order_brings_is_taken_up_and_outlives_a_restart(drifting: Process) -> None:
-    spring, rng = profile(seed=2, shift=3.0), np.random.default_rng(5)
-    said = inquiring.order(config(drifting), "rebase", "m", "2", "spring", reference=spring.encode(), rows="4000 rows")
-    assert said["effect"] == "in effect"
-    assert f"the reference are 4000 rows (order {said['order']})" in said["notes"]
-    drifting.end(signal.SIGKILL)
-    drifting.start()
-    rows = rng.normal(3.0, size=(400, 2, FEATURES)).astype(np.float32)
-    later = [record([f"s{k}"], x, [START + 21 * DAY + 120 * k], version="2") for k, x in enumerate(rows)]
-    append([drifting.ring("worker-1")], [*later, record(["end"], rows[0], [START + 60 * DAY])])
+def test_a_reference_that_an_order_brings_is_taken_up_and_outlives_a_restart(tmp_path: Path) -> None:
+    process, spring = Process(tmp_path), profile(seed=2, shift=3.0)
+    (tmp_path / "gaugeway.toml").write_text(TOML.format(folder=tmp_path))
+    rows = np.random.default_rng(5).normal(3.0, size=(401, 2, FEATURES)).astype(np.float32)
+    first, *later = (record([f"s{k}"], x, [START + DAY * (k > 0) + 120 * k], version="2") for k, x in enumerate(rows))
+    ring = process.ring()
 
     def found() -> dict[str, Any]:
-        version: dict[str, Any] = drifting.verdicts()["models"]["m"]["2"]
+        version: dict[str, Any] = process.verdicts()["models"]["m"]["2"]
         return version
 
-    wait(lambda: found()["drift"]["_all"]["blocks"] > 1)
-    assert not found()["drift"]["_all"]["alarm"] and found()["order"] == said["order"]
-    assert drifting.verdicts()["dropped_rows"]["superseded"] == 0
+    append([ring], [first])
+    process.start()
+    try:
+        wait(lambda: process.done([first]))
+        said = inquiring.order(config(process), "rebase", "m", "2", "?", reference=spring.encode(), rows="4000 rows")
+        wait(lambda: found()["order"] == said["order"])
+        assert f"the reference are 4000 rows (order {said['order']})" in found()["notes"]
+        process.end(signal.SIGKILL)
+        process.start()
+        append([ring], [*later, record(["end"], rows[0], [START + 60 * DAY])])
+        wait(lambda: found()["drift"]["_all"]["blocks"] > 1)
+        assert not found()["drift"]["_all"]["alarm"] and found()["order"] == said["order"]
+        assert process.verdicts()["dropped_rows"]["superseded"] == 0
+    finally:
+        process.end(signal.SIGKILL)
 
 
 def test_without_a_sidecar_nothing_is_told_and_a_reset_is_stored(tmp_path: Path) -> None:
