@@ -41,14 +41,17 @@ def rebase(config: Config, model: str, version: str, why: str, rows: Path, time:
 def rebase_on_captured(
     config: Config, model: str, version: str, why: str, since: float, until: float
 ) -> dict[str, Any]:
-    """As `rebase`, with what this node captured in [since, until), seconds since 1970. Also raises NotFound."""
+    """As `rebase`, with what this node captured in [since, until), seconds since 1970, and the monitors count.
+
+    Also raises NotFound.
+    """
     repository = Repository.of(config)
     of = repository.manifest(model, version)
     _check_captured(repository, of)
     time = "event_time" if config.monitors.event_time == "request" else "arrival_time"
     with tempfile.TemporaryDirectory(prefix="gaugeway-rebase-") as folder:
         rows = Path(folder) / "captured.parquet"
-        if not export(config.captures, Selection(model, version, since, until), rows):
+        if not export(config.captures, Selection(model, version, since, until, counted=True), rows):
             raise NotFound(f"no row of {model!r} version {version!r} is captured on this node in that span of time")
         return _ordered(config, of, why, rows, time, "the capture log")
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -126,8 +127,8 @@ def test_what_cannot_be_rebased_is_said(
         rebase(settled, "late", number, why, settled.data / "may.parquet")
 
 
-def captured(settled: Config) -> dict[str, Array]:
-    """What the capture log then has: all rows, of requests of one row each."""
+def captured(settled: Config, **facts: list[Any]) -> dict[str, Array]:
+    """What the capture log then has: all rows, of requests of one row each. `facts` are others of these requests."""
     table, n = columns(2.0), ROWS
     x = np.stack([table["a"], table["b"]], 1)
     cuts = (Cut("a", 0, 0, "FP32", 0), Cut("b", 0, 1, "FP32", 0))
@@ -138,6 +139,7 @@ def captured(settled: Config) -> dict[str, Array]:
         arrival_times=times, statuses=[200] * n, queue_s=[0.0] * n, infer_s=0.0, inputs={"x": Column.of("FP32", x)},
         outputs={}, excerpt=Excerpt(cuts, 1.0),
     )  # fmt: skip
+    one = msgspec.structs.replace(one, **facts)
     ring = RingWriter(settled.run_dir / "rings" / "worker-0.ring", 2**20)
     assert ring.append(encode(one), n)
     subject = Tap(settled.run_dir / "rings", settled.captures)
@@ -159,6 +161,18 @@ def test_captured_rows_are_a_reference_and_what_the_loss_is_held_to_stays(settle
     assert before.files["reference.json"] == published.digest == version(settled).files["reference.json"]
     with pytest.raises(NotFound, match="nothing is captured of model 'late' in that selection"):
         rebase_on_captured(settled, "late", "1", "too late", NOW + 10**9, math.inf)
+
+
+def test_captured_rows_that_live_ones_would_not_be_counted_with_are_left_out(settled: Config) -> None:
+    """One in ten has no time of its event, one in five nobody waited for."""
+    table, by_event = columns(), msgspec.structs.replace(settled.monitors, event_time="request")
+    n, times = np.arange(ROWS), table["at"]
+    captured(settled, statuses=np.where(n % 5 == 0, 499, 200).tolist(),
+             event_times=np.where(n % 10 == 1, np.nan, times - 60).tolist())  # fmt: skip
+    done = rebase_on_captured(
+        msgspec.structs.replace(settled, monitors=by_event), "late", "1", "because", -math.inf, math.inf
+    )
+    assert done["rows"] == f"{ROWS * 7 // 10} rows of the capture log"
 
 
 def test_redacted_rows_are_no_reference(settled: Config) -> None:

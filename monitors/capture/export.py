@@ -26,12 +26,16 @@ DAY_US = 86_400_000_000
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of a model that arrived in [since, until), seconds since 1970; of all versions where none is named."""
+    """Rows of a model that arrived in [since, until), seconds since 1970; of all versions where none is named.
+
+    `counted` are those alone that the monitors count: answered with 200, and with a time of their event.
+    """
 
     model: str
     version: str | None = None
     since: float = -math.inf
     until: float = math.inf
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,10 @@ def _there(path: Path) -> Iterator[Piece]:
 
 def _within(rows: Any, selection: Selection) -> Any:
     at = np.asarray(rows.column("arrival_time").cast("int64").fill_null(0)) / 1e6
-    return pa.array((at >= selection.since) & (at < selection.until))
+    wanted = (at >= selection.since) & (at < selection.until)
+    if selection.counted:
+        wanted &= (np.asarray(rows.column("status")) == 200) & np.asarray(rows.column("event_time").is_valid())
+    return pa.array(wanted)
 
 
 def _conformed(rows: Any, path: Path, whole: Any, labels: dict[str, Any]) -> Any:

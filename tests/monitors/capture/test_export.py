@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from pyarrow import dataset, parquet
 
@@ -64,6 +65,16 @@ def test_a_span_of_time_and_a_version_are_selected(tmp_path: Path) -> None:
     assert export(captures, Selection("m", since=since, until=until), tmp_path / "a") == len(expected(inside))
     second = [record for record in inside if record.version == "2"]
     assert export(captures, Selection("m", "2", since, until), tmp_path / "b") == len(expected(second))
+
+
+def test_what_the_monitors_count_is_selected(tmp_path: Path) -> None:
+    """Not what failed, nor what has no time; a client that did not wait has inputs all the same."""
+    found = records(8)
+    found[2] = msgspec.structs.replace(found[2], statuses=[499])
+    found[4] = msgspec.structs.replace(found[4], event_times=[math.nan])
+    counted = [record for k, record in enumerate(found) if k not in (2, 4, 6)]
+    assert export(captured(tmp_path, found), Selection("m", counted=True), tmp_path / "a") == len(expected(counted))
+    assert set(parquet.read_table(tmp_path / "a")["request_id"].to_pylist()) == {record.ids[0] for record in counted}
 
 
 def test_days_are_folders(tmp_path: Path) -> None:
