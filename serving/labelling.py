@@ -31,12 +31,13 @@ class Outcome:
         """`answer` is the sidecar's to the batch's labels, whose indices are those in the batch."""
         for outcome in OUTCOMES:
             self.counts[outcome] += int(answer.get(outcome, 0))
-        told = [msgspec.to_builtins(one) for one in batch.refused]
-        for one in answer.get("refused", []):
+        room, unfit = MAX_REFUSED - len(self.named), answer.get("refused", [])
+        told = [msgspec.to_builtins(one) for one in batch.refused[:room]]
+        for one in unfit[:room]:
             place = batch.places[one["index"]]
             told.append({**one, "index": place.at} | ({} if place.line is None else {"line": place.line}))
-        self.refused += len(told)
-        self.named += sorted(told, key=lambda one: int(one["index"]))[: MAX_REFUSED - len(self.named)]
+        self.refused += len(batch.refused) + len(unfit)
+        self.named += sorted(told, key=lambda one: int(one["index"]))[:room]
 
     def each(self) -> dict[str, int]:
         """Every label once."""
@@ -54,9 +55,11 @@ class Intake:
         self.outcome, self._model, self._submit = Outcome(), model, submit
 
     async def take(self, batches: Iterable[Batch]) -> None:
+        """Between two batches the loop gets its turn, also where they have no label that would be waited for."""
         for batch in batches:
             rows = [{"model": self._model, **msgspec.to_builtins(one)} for one in batch.labels]
             self.outcome.add(batch, await self._submit(rows) if rows else {})
+            await asyncio.sleep(0)
 
     async def stream(self, parts: AsyncIterator[bytes], expander: Expander, lines: Lines) -> None:
         """A body while it comes; between two pieces of it the loop gets its turn."""

@@ -2,9 +2,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from serving.codec import Batch, Expander, Label, Lines, Refused
 from serving.codec.compression import PIECE_BYTES
-from serving.codec.labels import Place
+from serving.codec.labels import BATCH_LABELS, Place
 from serving.labelling import MAX_REFUSED, Intake, Outcome
 
 
@@ -34,7 +36,17 @@ def test_an_answer_names_no_more_than_the_first_refused_and_counts_all() -> None
     assert found["refused_total"] == 3500
 
 
-def test_whoever_waits_has_a_turn_between_pieces_without_a_label() -> None:
+@pytest.mark.parametrize(
+    ("body", "refused", "least"),
+    [
+        (b"\n" * (4 * PIECE_BYTES - 3000) + b"{}\n" * 1000, 1000, 4),
+        (b"1\n" * (3 * BATCH_LABELS), 3 * BATCH_LABELS, 3),
+    ],
+    ids=["pieces", "batches"],
+)
+def test_whoever_waits_has_a_turn_between_pieces_and_batches_without_a_label(
+    body: bytes, refused: int, least: int
+) -> None:
     """Blank and refused lines alone, so that nothing is waited for."""
     turns = 0
 
@@ -46,7 +58,7 @@ def test_whoever_waits_has_a_turn_between_pieces_without_a_label() -> None:
                 await asyncio.sleep(0)
 
         async def parts() -> AsyncIterator[bytes]:
-            yield b"\n" * (4 * PIECE_BYTES - 3000) + b"{}\n" * 1000
+            yield body
 
         async def submit(labels: list[dict[str, Any]]) -> dict[str, Any]:
             raise AssertionError("there is none")
@@ -54,7 +66,7 @@ def test_whoever_waits_has_a_turn_between_pieces_without_a_label() -> None:
         waiting, intake = asyncio.create_task(others()), Intake("m", submit)
         await intake.stream(parts(), Expander(None, 0), Lines(0.0))
         waiting.cancel()
-        assert intake.outcome.refused == 1000
+        assert intake.outcome.refused == refused
 
     asyncio.run(main())
-    assert turns >= 4
+    assert turns >= least
