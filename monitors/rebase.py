@@ -21,16 +21,19 @@ MOST_BEYOND = 0.5  # of a number's rows below or above the bins, where nothing t
 
 
 class Recount(msgspec.Struct, frozen=True, array_like=True):
-    """What a feature's law has from live rows, of all hours together; its cells stay."""
+    """What the law of a feature without references by hour has from live rows; its cells stay."""
 
     counts: tuple[int, ...]
     design_effect: float
     dispersions: tuple[float, ...]
     block_rows: float
-    correlation_s: float
+    correlation_s: float | None  # None: not measured
 
     def of(self, law: Marginal) -> Marginal:
-        return msgspec.structs.replace(law, medians=(), strata=msgspec.UNSET, **msgspec.structs.asdict(self))
+        found = msgspec.structs.asdict(self)
+        if self.correlation_s is None:
+            found["correlation_s"] = msgspec.UNSET
+        return msgspec.structs.replace(law, medians=(), strata=msgspec.UNSET, **found)
 
 
 class Rebased(msgspec.Struct, frozen=True):
@@ -81,6 +84,8 @@ def recount(law: Marginal, past: Past, block_s: float) -> Recount:
     """Raises ValueError with a sentence where these blocks make no reference."""
     if law.unfit:
         raise ValueError(law.unfit)
+    if law.strata:
+        raise ValueError("its reference is by hour, and the kept blocks hold no weeks: take a file or captured rows")
     after = past.onset.at if past.onset else -np.inf
     ends = [end for end, start in zip(past.ends, starts(past.ends) if past.ends else [], strict=True) if start >= after]
     counts = np.array(past.counts[len(past.counts) - len(ends) :], np.int64).reshape(-1, law.size)
@@ -96,7 +101,7 @@ def recount(law: Marginal, past: Past, block_s: float) -> Recount:
         design_effect=dispersion(counts),
         dispersions=dispersions(counts),
         block_rows=float((n**2).sum() / n.sum()),
-        correlation_s=correlation_s(counts, np.rint(np.array(ends) / block_s).astype(np.int64), block_s) or 0.0,
+        correlation_s=correlation_s(counts, np.rint(np.array(ends) / block_s).astype(np.int64), block_s),
     )
     if found.of(law).error > MAX_CLUSTERED_ERROR:
         raise ValueError(f"reference too small: its {found.of(law).worth}")

@@ -15,6 +15,7 @@ from monitors.rebase import Recount, rebase, recount
 from monitors.reference import build
 from monitors.slot import LOSS_UNIT, LabelCounts
 from serving.record import Record
+from tests.monitors import seasons
 from tests.monitors.explain.faults import Law, carriers, celsius, miles, reference
 from tests.monitors.test_aggregator import KNOWN, NOW, SETTINGS, VERSIONS, aggregator, ledgers, parcel
 from tests.monitors.traffic import packed, profile, stream
@@ -80,6 +81,26 @@ def test_days_of_their_own_weather_are_worth_few_rows() -> None:
         watch.judge(watch.law.count(rng.normal(rng.normal(15, 8), 0.5, 300)), DAY * (day + 1), THRESHOLD, 10)
     with pytest.raises(ValueError, match="reference too small: its 3600 rows come in clusters and are worth"):
         recount(watch.law, msgspec.structs.replace(watch.past(THRESHOLD), onset=None), DAY)
+
+
+def test_a_feature_with_references_by_hour_keeps_them() -> None:
+    """Four afternoon hours would be the reference of every night."""
+    laws = {"x": seasons.law(seasons.days)}
+    subject, rng = Watch(laws["x"], 0.02), np.random.default_rng(3)
+    for hour in range(14, 18):
+        x = seasons.values(rng, np.full(500, (seasons.MONDAY + hour) * seasons.HOUR_S), seasons.days)
+        subject.judge({hour: laws["x"].count(x)}, seasons.HOUR_S * (hour + 1), THRESHOLD, 10)
+    found = rebase(1, laws, {"x": subject.past(THRESHOLD)}, None, seasons.HOUR_S)
+    assert not found.features
+    assert found.left["x"].startswith("its reference is by hour, and the kept blocks hold no weeks")
+
+
+def test_how_long_blocks_stay_alike_is_not_known_of_too_few_neighbours() -> None:
+    past = warmed().past(THRESHOLD)
+    gaps = msgspec.structs.replace(past, counts=past.counts[-4:], ends=[DAY * day for day in (1, 2, 4, 7)], onset=None)
+    found = recount(reference(celsius), gaps, DAY)
+    assert found.correlation_s is None and found.of(reference(celsius)).correlation_s is msgspec.UNSET
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Recount) == found
 
 
 def test_a_feature_that_cannot_be_rebased_keeps_what_it_has() -> None:
