@@ -11,7 +11,7 @@ from monitors.panel import Panel, Table
 from monitors.repeats import sketch
 from monitors.selftest import half
 from monitors.slot import ROWS, Counts
-from monitors.whole_rows import Value, WholeRows, smallest
+from monitors.whole_rows import Value, WholeRows, short, smallest
 from serving.protocol import Array
 
 At = Callable[[int], Counts]  # the counts of a slot, to be changed
@@ -69,8 +69,9 @@ def learn(at: At, columns: Sequence[Array | None], rows: Rows) -> None:
     """Add rows as they are, of which a reference is to be made. `columns` have shape (n,); None: there is none."""
     for slot, mine in _slots(at, rows):
         few = mine[smallest(rows.drawn[mine], slot.learned.bound if slot.learned else LARGEST)]
-        values = [[None] * len(few) if column is None else _plain(column[few]) for column in columns]
-        whole = WholeRows.of(int(rows.slot[mine[0]]), rows.drawn[few], values) if len(few) else None
+        drawn = rows.drawn[few]
+        values = [[None] * len(few) if column is None else _plain(column[few], drawn) for column in columns]
+        whole = WholeRows.of(int(rows.slot[mine[0]]), drawn, values) if len(few) else None
         slot.add(Counts(len(mine), learned=whole))
 
 
@@ -86,7 +87,9 @@ def _slots(at: At, rows: Rows) -> Iterator[tuple[Counts, NDArray[np.intp]]]:
         yield at(number), np.flatnonzero(rows.slot == number)
 
 
-def _plain(array: Array) -> list[Value]:
-    """Texts as they are, numbers as float64."""
-    plain: list[Value] = array.tolist() if array.dtype.kind in "OSU" else array.astype(np.float64).tolist()
+def _plain(array: Array, drawn: Hashes) -> list[Value]:
+    """Texts as they are if they are short, numbers as float64."""
+    if array.dtype.kind in "OSU":
+        return list(map(short, array.tolist(), drawn.tolist()))
+    plain: list[Value] = array.astype(np.float64).tolist()
     return plain

@@ -1,9 +1,9 @@
 """A reference from the first blocks of live traffic, for a version that was published without one.
 
 Of each slot come its rows of the smallest hashes. A row is in the sample if its hash is at most the bound of every
-slot, and among the `ROWS` smallest: so each row of the time is in it as likely as any other, and which ones they are
-depends on the rows alone, not on nodes, deliveries or restarts. The sample becomes a profile by the code that
-`publish` uses, and its size is what the error of the reference is charged by.
+slot, and among the `ROWS` smallest, or fewer where rows are large: so each row of the time is in it as likely as any
+other, and which ones they are depends on the rows alone, not on nodes, deliveries or restarts. The sample becomes a
+profile by the code that `publish` uses, and its size is what the error of the reference is charged by.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from monitors.profile import PREDICTION, Profile
 from monitors.reference import build
 from monitors.schema import fed
 from monitors.slot import Counts, decode
-from monitors.whole_rows import Value, WholeRows, hashed, value
+from monitors.whole_rows import Value, WholeRows, first, full, hashed, value
 from serving.config import Monitors
 from serving.manifest import REFERENCE_FILE, Manifest
 from serving.protocol import Array
 
-ROWS = 8192  # of the sample
+ROWS, BYTES = 8192, 2**23  # of the sample: rows, and bytes, but for the last row
 
 
 class SavedLearning(msgspec.Struct, array_like=True):
@@ -116,8 +116,8 @@ class Learning:
         state = self._state
         state.bound = min(state.bound, found.bound)
         rows = sorted({*state.rows, *found.rows})
-        state.rows = [row for row in rows if hashed(row) <= state.bound][:ROWS]
-        if len(state.rows) == ROWS:
+        state.rows = first([row for row in rows if hashed(row) <= state.bound], ROWS, BYTES)
+        if full(state.rows, ROWS, BYTES):
             state.bound = hashed(state.rows[-1])
 
 

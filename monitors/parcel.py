@@ -14,7 +14,8 @@ from monitors.journal import Journal
 from monitors.ledger import NEVER, Identity, Sealed
 from monitors.slot import decode
 
-MAX_PARCELS = 20_000  # that wait to be acknowledged, two weeks of slots of a minute; then the oldest are given up
+# Of what waits to be acknowledged, two weeks of slots of a minute; then the oldest are given up.
+MAX_PARCELS, MAX_BYTES = 20_000, 2**30
 
 Entry = tuple[str, str, int, bytes]  # model, version, slot, counts
 
@@ -36,6 +37,11 @@ class Parcel(msgspec.Struct, frozen=True, array_like=True):
     @property
     def rows(self) -> int:
         return sum(decode(counts).rows for *_, counts in self.slots)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the counts."""
+        return sum(len(counts) for *_, counts in (*self.slots, *self.labels))
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -67,7 +73,7 @@ class Delivery(msgspec.Struct, frozen=True):
 class Receipt(msgspec.Struct, frozen=True):
     """All before `marks` is stored and need not be sent again. `clock` is the largest of all nodes.
 
-    `adoptions` are of all versions that have another reference than that of their publication.
+    `adoptions` are of all versions that have another reference than that of their publication, or had one at a node.
     """
 
     marks: Marks
@@ -90,10 +96,11 @@ class Outbox:
     [8]
     """
 
-    def __init__(self, journal: Journal, max_parcels: int = MAX_PARCELS) -> None:
-        self._journal, self._max_parcels = journal, max_parcels
+    def __init__(self, journal: Journal, max_parcels: int = MAX_PARCELS, max_bytes: int = MAX_BYTES) -> None:
+        self._journal, self._max_parcels, self._max_bytes = journal, max_parcels, max_bytes
         stored = journal.all("parcel")
         self._parcels = {int(key[0]): msgspec.msgpack.decode(stored[key], type=Parcel) for key in sorted(stored)}
+        self._bytes = sum(parcel.size for parcel in self._parcels.values())
         self._next = max(self._parcels, default=0) + 1
         self._marks = max((parcel.marks for parcel in self._parcels.values()), default=Marks())
         self._slots: list[Entry] = []
@@ -133,20 +140,22 @@ class Outbox:
             self._marks = self._sealed
             parcel = Parcel(self._marks, tuple(self._slots), tuple(self._labels))
             self._parcels[self._next] = parcel
+            self._bytes += parcel.size
             self._journal.put("parcel", {(self._next,): msgspec.msgpack.encode(parcel)})
             self._next += 1
             self._slots.clear()
             self._labels.clear()
-        if excess := list(self._parcels)[: max(0, len(self._parcels) - self._max_parcels)]:
-            lost = sum(self._parcels[n].rows for n in excess)
-            self._forget(excess)
+        while len(self._parcels) > self._max_parcels or self._bytes > self._max_bytes:
+            oldest = next(iter(self._parcels))
+            lost += self._parcels[oldest].rows
+            self._forget([oldest])
         self._journal.remove("parcel", [(n,) for n in self._gone])
         self._gone.clear()
         return lost
 
     def _forget(self, numbers: Iterable[int]) -> None:
         for n in numbers:
-            del self._parcels[n]
+            self._bytes -= self._parcels.pop(n).size
             self._gone.append(n)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import msgspec
 
@@ -22,7 +23,7 @@ from serving.errors import GaugewayError, NotReady, Unavailable
 POST_S = 0.5  # between two looks for something to send
 BEAT_S = 2.0  # between two signs of life; five of them are a lease
 MAX_WAITING = 1024  # deliveries of other nodes
-MAX_PARCELS = 256  # of one delivery
+MAX_PARCELS, MAX_BYTES = 256, 2**24  # of one delivery
 SLOTS = "/slots"
 
 log = logging.getLogger("gaugeway.monitors")
@@ -143,7 +144,7 @@ class Post:
         if self._roll is None or now - self._beat_at >= BEAT_S:
             self._beat_at = now
             self._roll = self._archive.beat(self._gone_s)
-        own = _first(self._outgoing())
+        own = first(self._outgoing())
         due = now - self._done_at >= BEAT_S or (bool(own.parcels) and own.parcels[-1].marks != self._sent)
         if self._roll.judge == own.node:
             if due or waiting or self._court is None:
@@ -201,6 +202,8 @@ def _settle(delivered: Delivered) -> Callable[[Receipt], None]:
     return delivered.receipt.set_result
 
 
-def _first(delivery: Delivery) -> Delivery:
+def first(delivery: Delivery) -> Delivery:
+    """With the oldest parcels alone, as many as the judge takes at once, or one that is larger."""
     parcels: tuple[Parcel, ...] = delivery.parcels[:MAX_PARCELS]
-    return msgspec.structs.replace(delivery, parcels=parcels)
+    fit = sum(size <= MAX_BYTES for size in accumulate(parcel.size for parcel in parcels))
+    return msgspec.structs.replace(delivery, parcels=parcels[: max(1, fit)])

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from monitors.bottom_k import LARGEST, Hashes
 
-MOST = 512  # rows of a slot
+MOST, MOST_BYTES = 512, 2**18  # of a slot: rows, and bytes, but for the last row
+MOST_TEXT = 256  # bytes of a text
 _HASH = 8  # bytes of a hash, the largest first
 
 Value = float | bytes | None  # a number, a text; None: the row does not have it
@@ -16,8 +17,8 @@ Whole = tuple[int, list[Value]]  # slot and values
 
 
 class WholeRows:
-    """At most `MOST` distinct rows by increasing hash, as `bottom_k.BottomK` has them: of any rows, cut and merged in
-    any way, the same ones stay.
+    """Distinct rows by increasing hash, until they are `MOST` or have `MOST_BYTES`, as `bottom_k.BottomK` has them: of
+    any rows, cut and merged in any way, the same ones stay.
 
     >>> hashed, values = np.arange(600, dtype=np.uint64), [[float(k) for k in range(600)], [b"a"] * 600]
     >>> one, two = (WholeRows.of(7, hashed[k::2], [column[k::2] for column in values]) for k in (0, 1))
@@ -44,7 +45,7 @@ class WholeRows:
     @property
     def bound(self) -> int:
         """No row with a larger hash comes in any more."""
-        return hashed(self.rows[-1]) if len(self) == MOST else LARGEST
+        return hashed(self.rows[-1]) if full(self.rows, MOST, MOST_BYTES) else LARGEST
 
     def merged(self, other: "WholeRows") -> "WholeRows":
         return WholeRows(_lowest({*self.rows, *other.rows}))
@@ -67,6 +68,34 @@ def smallest(hashes: Hashes, bound: int) -> NDArray[np.intp]:
     return np.asarray(found[hashes[found] <= np.partition(hashes[found], MOST - 1)[MOST - 1]])
 
 
+def short(text: Value, drawn: int) -> Value:
+    """A text as it is kept of the row with the hash `drawn`. A longer one is a category that no other row has: unseen
+    in the reference, as it is later.
+
+    >>> short(b"JFK", 10), short(b"J" * 257, 10)
+    (b'JFK', b'longer than 256 bytes: 000000000000000a')
+    """
+    if isinstance(text, bytes) and len(text) > MOST_TEXT:
+        return b"longer than %d bytes: %016x" % (MOST_TEXT, drawn)
+    return text
+
+
+def full(rows: Sequence[bytes], most: int, most_bytes: int) -> bool:
+    """Whether no row comes in behind these."""
+    return len(rows) >= most or sum(map(len, rows)) >= most_bytes
+
+
+def first(rows: Sequence[bytes], most: int, most_bytes: int) -> list[bytes]:
+    """Rows until they are `most`, or have `most_bytes`: the one that fills them is in, so what is cut before rows are
+    merged is cut after it too.
+
+    >>> first([b"abcd", b"ef", b"gh"], 9, 5)
+    [b'abcd', b'ef']
+    """
+    ends = np.cumsum([len(row) for row in rows[:most]])
+    return [*rows[: min(most, int(np.searchsorted(ends, most_bytes)) + 1)]]
+
+
 def hashed(row: bytes) -> int:
     return int.from_bytes(row[:_HASH], "big")
 
@@ -82,4 +111,4 @@ def value(row: bytes) -> Whole:
 
 
 def _lowest(rows: set[bytes]) -> list[bytes]:
-    return sorted(rows)[:MOST]
+    return first(sorted(rows), MOST, MOST_BYTES)
