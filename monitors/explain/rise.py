@@ -126,8 +126,13 @@ def _account(losses: Losses, name: str, sums: Numbers, past: LossPast, told: int
 
 
 def _errors(known: CellLosses, losses: Losses, sums: Numbers, past: LossPast, told: int) -> Floats:
-    """Of a cell with hardly a row in the reference, the rows now alone must show how far it varies."""
+    """Of a cell with hardly a row in the reference, the rows now alone must show how far it varies.
+
+    Where neither period has blocks enough to show it, nothing is beyond chance.
+    """
     rows, spreads, blocks = np.array(known.rows), np.array(known.spread), len(sums)
+    if not losses.blocks and blocks < MIN_BLOCKS:
+        return np.full(len(rows), np.inf)
     n, level = float(sums[:, 0].sum()), 1 - ALPHA / (2 * max(1, told))
     if losses.blocks:  # rows that share a block's weather may be more than they were
         together = min(n, n / blocks * losses.block_s / past.block_s)

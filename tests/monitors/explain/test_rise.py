@@ -139,6 +139,16 @@ def test_errors_without_the_clusters_name_what_chance_does() -> None:
     assert named > stats.binom.ppf(0.999, 40, 0.05)
 
 
+def test_nothing_is_named_where_neither_period_shows_how_blocks_differ() -> None:
+    """Three days, and a reference without times: with the errors of independent rows the evening would be named."""
+    timeless = rows(60, 1)
+    known = build(timeless.values, {"dep_hour": "numeric"}, prediction=timeless.prediction, labels=timeless.labels,
+                  task="classification")  # fmt: skip
+    few, four = (explained(known, rows(days, 2, evening), feature="dep_hour").carriers[0] for days in (3, 4))
+    assert few.where == "" and all(part.error is None for part in few.parts)
+    assert four.where == "18 to 21"
+
+
 def unclustered(found: Losses) -> Losses:
     features = {
         name: msgspec.structs.replace(cells, spread=tuple(0.02 * value for value in cells.spread))
