@@ -17,7 +17,7 @@ from http.client import HTTPException
 from typing import Any, NamedTuple
 
 from serving import listeners
-from serving.errors import BadRequest, NotReady, Unavailable
+from serving.errors import BadRequest, GaugewayError, NotReady, Unavailable
 
 PIECE_BYTES, MAX_LINE_BYTES = 2**20, 2**20
 PATIENCE_S, LONGEST_PAUSE_S, ANSWER_S = 60.0, 5.0, 60.0
@@ -58,7 +58,8 @@ def send(
     """The sum of each outcome, and the first refused labels by their place in the file.
 
     `url` may change when the gateway is started again. Raises BadRequest for a file that holds no labels, NotReady
-    when the gateway takes nothing for `patience_s`; both say how many labels are stored.
+    when the gateway takes nothing for `patience_s`, GaugewayError for what it refuses as a whole; each says how many
+    labels are stored.
     """
     sums, refused, labels = Counter[str](joined=0, parked=0, unknown=0, refused_total=0), list[dict[str, Any]](), 0
 
@@ -73,8 +74,9 @@ def send(
             labels += sum(answer[part] for part in ("joined", "parked", "unknown", "refused_total"))
             sums.update(answer)
             progress(labels, "")
-    except (BadRequest, NotReady) as error:
-        raise type(error)(f"{error}; {labels} labels before were answered, to send all again is harmless") from None
+    except GaugewayError as error:
+        kind = type(error) if isinstance(error, BadRequest | NotReady) else GaugewayError
+        raise kind(f"{error}; {labels} labels before were answered, to send all again is harmless") from None
     return {**sums, "refused": refused}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving import sending, upload
-from serving.errors import BadRequest, GaugewayError, NotReady
+from serving.errors import BadRequest, GaugewayError, NotReady, PayloadTooLarge
 from serving.sending import MAX_LINE_BYTES, MAX_REFUSED, Progress, pieces, send
 from tests.edge import Listening
 from tests.label_store import URL, Store, labelling, lines, names
@@ -144,8 +144,20 @@ def test_a_store_that_is_away_is_waited_for_and_not_for_ever(site: tuple[Listeni
 def test_what_waiting_does_not_mend_is_told_at_once(site: tuple[Listening, Store]) -> None:
     server, _ = site
     other = f"http://127.0.0.1:{server.port}/v1/models/other/labels"
-    with pytest.raises(GaugewayError, match="unknown model 'other'"):
+    with pytest.raises(GaugewayError, match="unknown model 'other'.*; 0 labels before were answered"):
         send(stream(lines(LABELS)), lambda: other, "", lambda *_: None, 5.0)
+
+
+def test_a_piece_that_is_refused_as_a_whole_does_not_hide_what_was_stored(site: tuple[Listening, Store]) -> None:
+    server, store = site
+
+    def before() -> None:
+        if len(store.ids) >= READ:
+            raise PayloadTooLarge("too much")
+
+    store.before = before
+    with pytest.raises(GaugewayError, match=f"too much; {READ} labels before were answered, to send all again"):
+        sent(server, lines(LABELS))
 
 
 def test_a_gateway_that_is_gone_is_told_with_its_address() -> None:
