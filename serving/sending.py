@@ -7,6 +7,7 @@ breaks, one piece is in doubt and those before it are stored. Of NDJSON one piec
 import gzip
 import io
 import json
+import math
 import time
 import urllib.error
 import urllib.request
@@ -103,14 +104,15 @@ def _of_array(text: bytes) -> Iterator[Piece]:
 def _answered(
     body: bytes, url: Callable[[], str], certificate: str, patience_s: float, waiting: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Raises NotReady once nothing was taken for `patience_s`."""
-    until, pause_s = time.monotonic() + patience_s, 0.1
+    """Raises NotReady once nothing was taken for `patience_s` after the first failure, which may take `ANSWER_S`."""
+    until, pause_s = math.inf, 0.1
     while True:
         try:
             return _posted(body, url(), certificate)
         except Unavailable as error:
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if time.monotonic() + pause_s > until:
+            pause_s, now = min(2 * pause_s, LONGEST_PAUSE_S), time.monotonic()
+            until = min(until, now + patience_s)
+            if now + pause_s > until:
                 raise
             waiting(str(error))
         time.sleep(pause_s)

@@ -144,7 +144,7 @@ def test_a_store_that_is_away_is_waited_for_and_not_for_ever(site: tuple[Listeni
 def test_what_waiting_does_not_mend_is_told_at_once(site: tuple[Listening, Store]) -> None:
     server, _ = site
     other = f"http://127.0.0.1:{server.port}/v1/models/other/labels"
-    with pytest.raises(GaugewayError, match="unknown model 'other'.*; 0 labels before were answered"):
+    with pytest.raises(GaugewayError, match=r"unknown model 'other'.*; 0 labels before were answered"):
         send(stream(lines(LABELS)), lambda: other, "", lambda *_: None, 5.0)
 
 
@@ -166,6 +166,17 @@ def test_a_gateway_that_is_gone_is_told_with_its_address() -> None:
         port = closed.getsockname()[1]
         with pytest.raises(NotReady, match=f"no answer from http://127.0.0.1:{port}.*; 0 labels before"):
             send(stream(b"{}"), lambda: f"http://127.0.0.1:{port}{URL}", "", lambda *_: None, 0.3)
+
+
+def test_a_gateway_that_hangs_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer alone is waited for as long as there is patience."""
+    monkeypatch.setattr(sending, "ANSWER_S", 0.3)
+    waited = list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}{URL}"
+        with pytest.raises(NotReady, match=r"no answer from .*timed out; 0 labels before"):
+            send(stream(b"{}"), lambda: url, "", lambda _, why: waited.append(why), 0.3)
+    assert len(waited) == 1 and "timed out" in waited[0]
 
 
 def test_a_pipe_is_read_to_its_end(site: tuple[Listening, Store]) -> None:
