@@ -84,12 +84,17 @@ def send(
 def _of_lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[Piece]:
     line = 0
     while body := stream.read(PIECE_BYTES):
-        end = b"" if body.endswith(b"\n") else stream.readline(MAX_LINE_BYTES)
-        body, before = body + end, line
-        line += body.count(b"\n")
-        if len(end) == MAX_LINE_BYTES and not end.endswith(b"\n"):
-            raise BadRequest(f"line {line + 1} has more than {MAX_LINE_BYTES} bytes")
-        yield Piece(body, before)
+        body += b"" if body.endswith(b"\n") else _rest(stream)
+        yield Piece(body, line)
+        line += body.count(b"\n") + (not body.endswith(b"\n"))
+
+
+def _rest(stream: io.BufferedReader | gzip.GzipFile) -> bytes:
+    """Of a line that is begun; of one that is too long as much as the gateway needs to refuse it."""
+    rest = part = stream.readline(MAX_LINE_BYTES)
+    while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
+        part = stream.readline(MAX_LINE_BYTES)
+    return rest
 
 
 def _of_array(text: bytes) -> Iterator[Piece]:

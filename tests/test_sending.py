@@ -73,9 +73,8 @@ def test_a_line_ends_where_json_says_so() -> None:
         (b"[" * 100_000, "the labels are not JSON"),
         (gzip.compress(lines(10))[:-9], "cannot read the labels"),
         (b"\x1f\x8b\x08 no gzip at all", "cannot read the labels"),
-        (b"{}\n" + b" " * (PIECE_BYTES + MAX_LINE_BYTES), "line 2 has more than 1048576 bytes"),
     ],
-    ids=["half", "deep", "cut", "other", "long"],
+    ids=["half", "deep", "cut", "other"],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(text: bytes, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
@@ -93,6 +92,23 @@ def test_refused_labels_are_named_by_their_place_in_the_file(
     assert (found["joined"], found["refused_total"], found["doubled"]) == (LABELS - 2, 1, 0)
     assert found["refused"] == [{"index": LABELS - 3, "line": LABELS - 1, "reason": "label must be 0 or 1"}]
     assert len(answered) == 2 and answered[-1] == LABELS - 1
+    assert store.ids == [name for k, name in enumerate(names(LABELS)) if k not in (2, LABELS - 2)]
+
+
+@pytest.mark.parametrize("long", [1, 3])
+@pytest.mark.parametrize("change", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_line_that_is_too_long_is_refused_alone(
+    site: tuple[Listening, Store], long: int, change: Callable[[bytes], bytes]
+) -> None:
+    """However long it is, what stands behind it keeps its place."""
+    server, store = site
+    given = lines(LABELS).splitlines(keepends=True)
+    given[2] = b'{"id": "' + b"x" * (long * MAX_LINE_BYTES) + b'"}\n'
+    given[LABELS - 2] = b'{"id": "a", "label": 9}\n'
+    found = sent(server, change(b"".join(given)))
+    assert [(one["line"], one["index"]) for one in found["refused"]] == [(3, 2), (LABELS - 1, LABELS - 2)]
+    assert found["refused"][0]["reason"] == f"the line has more than {MAX_LINE_BYTES} bytes"
+    assert found["refused_total"] == 2
     assert store.ids == [name for k, name in enumerate(names(LABELS)) if k not in (2, LABELS - 2)]
 
 
