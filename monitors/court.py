@@ -56,6 +56,7 @@ class Court:
         self._loaded: tuple[Tally, ...] = ()  # whose versions are not yet learned
         self._verdicts: dict[Name, Verdicts] = {}
         self._orders: list[Order] = []  # all: a version may be met long after it was ordered something
+        self._informed = False  # of the orders that were written before
         self._references: dict[str, Profile] = {}  # that orders bring which are still to be carried out, by digest
         self.given: tuple[Order, ...] = ()  # by this judge, to be numbered and written before the next step
         self.judged = Judged()
@@ -85,7 +86,7 @@ class Court:
             self._learn(identity, now)
         self._loaded = ()
         self._fetch()
-        self.given = tuple(self._concluded())
+        self.given = tuple(self._concluded()) if self._informed else ()
 
     @property
     def ordered(self) -> int:
@@ -101,6 +102,7 @@ class Court:
         `orders` are those behind `ordered`. Each falls between two judged blocks of its version.
         """
         self._orders += orders
+        self._informed = True
         told = [*self._tallies.values(), *(delivery.tally for delivery in deliveries)]
         self._aggregator.obey(self._orders, self._references, _clock(told))
         taken = [delivery for delivery in deliveries if delivery.meaning == self._meaning]

@@ -283,10 +283,15 @@ def _unknown(connection: sa.Connection, model: str, version: str) -> NotFound:
 
 
 def _reference(connection: sa.Connection, of: Manifest) -> str:
-    """The digest of the profile that holds; empty where there is none."""
-    brought = sa.select(orders.c.reference).order_by(orders.c.number.desc()).limit(1)
+    """The digest of the profile that holds; empty where there is none. What was learned holds if it came first, and
+    until people bring another.
+    """
+    brought = sa.select(orders.c.kind, orders.c.reference).order_by(orders.c.number)
     of_version = (orders.c.model == of.model, orders.c.version == of.version, orders.c.reference != "")
-    return str(connection.scalar(brought.where(*of_version)) or of.files.get(REFERENCE_FILE, ""))
+    found = connection.execute(brought.where(*of_version)).all()
+    given = [str(digest) for kind, digest in reversed(found) if kind != "learn"]
+    learned = [str(digest) for kind, digest in found if kind == "learn"]
+    return [*given, *learned, of.files.get(REFERENCE_FILE, "")][0]
 
 
 def _generation(connection: sa.Connection) -> int:

@@ -351,6 +351,23 @@ def test_an_order_may_bring_a_reference_which_is_kept_beside_the_one_before(plac
     assert rows[0]["by"] == "me" and rows[0]["why"] == "newer" and rows[0]["rows"] == "9 rows of b'spring'"
 
 
+@pytest.mark.parametrize(
+    ("kinds", "holds"), [(["learn"], 0), (["learn", "learn"], 0), (["rebase", "learn"], 0), (["learn", "rebase"], 1)]
+)
+def test_what_was_learned_behind_another_reference_is_none(kinds: list[str], holds: int, place: Path) -> None:
+    repository = _open(place)
+    _publish(repository, "1")
+    version = repository.manifest("fraud", "1")
+    for k, kind in enumerate(kinds):
+        repository.order("fraud", "1", kind, by="me", why="it was there", reference=b"%d" % k)
+    held = repository.under_reference(version)
+    assert repository.read(held, "reference.json") == b"%d" % holds
+    repository.order("fraud", "1", "rebase", by="me", why="newer", reference=b"newer")
+    with repository._database.reading() as connection:
+        rows = connection.execute(orders.select().order_by(orders.c.number)).mappings().all()
+    assert rows[-1]["replaced"] == held.files["reference.json"]
+
+
 def test_the_stamp_changes_with_whatever_it_stands_for(place: Path) -> None:
     """While two publish and two decide, whoever saw one stamp twice saw the same versions and the same decision."""
     repository, seen, done = _open(place), dict[tuple[int, int], tuple[int, int]](), Event()

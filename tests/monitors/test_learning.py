@@ -151,6 +151,21 @@ def test_a_reference_that_people_bring_meanwhile_comes_first(straight: Site, tmp
     assert "the reference are 4000 rows (order 1)" in site.found.notes
 
 
+def test_a_judge_that_has_not_read_what_was_ordered_orders_nothing(tmp_path: Path) -> None:
+    site, rng, mine = Site(tmp_path, 1), Random(0), profile(seed=4)
+    records, _ = stream(RECORDS, spacing_s=120, versions=("1",), of=BARE)
+    site.write(records, rng)
+    site.turn(0)
+    assert "learning: 5 of 5 blocks" in site.found.notes and not site.judge.orders
+    digest = site.registry.store(mine.encode())
+    site.judge.orders.append(Order(1, "rebase", "m", "1", NOW, "me", "here it is", digest, "4000 rows"))
+    site.judge.die()
+    for _ in range(3):
+        site.turn(0)
+    assert [order.kind for order in site.judge.orders] == ["rebase"]
+    assert site.found.laws["x0"] == mine.features["x0"]
+
+
 @pytest.mark.parametrize("crowd", [1_000, 3_000])
 def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it(crowd: int) -> None:
     """One slot has so many rows that with 3,000 its bound is below that of the sample."""
