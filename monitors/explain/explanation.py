@@ -76,10 +76,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Carrier(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cells of one feature carry of a rise: `share` of it, 0..1, those that `where` names.
+    """What the cells of one feature carry of a rise: `share` of it, those that `where` names.
 
-    The share lies between `lower` and `upper` with probability 0.95; `mix` of it is since there are more of these
-    rows. Where no cell carries more than its share of the rows, `where` is empty and the numbers are 0.
+    The share lies between `lower` and `upper` with probability 0.95, and is above 1 where other rows lower the loss;
+    `mix` of it is since there are more of these rows. Where no cell carries more than its share of the rows, `where` is
+    empty and the numbers are 0.
     """
 
     feature: str

@@ -20,12 +20,19 @@ def sentences(found: Explanation) -> str:
 
 def carried(found: Carrier) -> str:
     """Which rows carry how much of a rise, and whether there are more of them or they are predicted worse."""
-    share = "All" if found.share >= 0.995 else percent(found.share)
     what = "a prediction of" if found.feature == PREDICTION else found.feature
     return (
-        f"{share} of the rise ({percent(found.lower)} to {percent(min(found.upper, 1.0))}) comes from rows with {what}"
-        f" {found.where}, which are {percent(found.now)} of the rows: {_why(found)}."
+        f"{_share(found)} comes from rows with {what} {found.where}, which are {percent(found.now)} of the rows:"
+        f" {_why(found)}."
     )
+
+
+def _share(found: Carrier) -> str:
+    lower, upper = (percent(min(bound, 1.0)) for bound in (found.lower, found.upper))
+    if found.share >= 1.005:
+        return f"More than all of the rise (at least {lower}), since other rows lower the loss,"
+    share = "All" if found.share >= 0.995 else percent(found.share)
+    return f"{share} of the rise ({lower} to {upper})"
 
 
 def _why(found: Carrier) -> str:

@@ -90,6 +90,16 @@ def test_rows_that_are_predicted_worse_carry_the_rise() -> None:
     assert "they are predicted worse (mean loss" in hour.text
 
 
+def test_more_than_all_of_a_rise_is_carried_where_other_rows_got_better() -> None:
+    def both(part: Part, p: Array) -> Array:
+        return np.where(part.values["dep_hour"] >= 17, 2 * p, 0.7 * p)
+
+    (hour,) = explained(KNOWN, rows(20, 2, both, weather=0.01), feature="dep_hour").carriers
+    assert hour.share > hour.lower > 1
+    said = "More than all of the rise (at least 100 %), since other rows lower the loss, comes from rows with dep_hour"
+    assert hour.text.startswith(said)
+
+
 def test_more_rows_where_the_loss_was_high_carry_the_rise() -> None:
     found = explained(KNOWN, rows(10, 2, late=0.4, weather=0.05), feature="dep_hour")
     (hour,) = found.carriers
