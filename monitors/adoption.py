@@ -15,7 +15,8 @@ AHEAD = 2  # slots, from that of the newest row
 class Adoption(msgspec.Struct, frozen=True):
     """From slot `since` on the version with the digest `content` is compared with the profile `reference`, a digest.
 
-    `order` is the number of the order that brought it, `rows` says of which rows it is.
+    `order` is the number of the order that brought it, `rows` says of which rows it is. Order 0 is the publication:
+    its reference, of digest "" where there is none, holds again where the registry was restored from a copy.
     """
 
     model: str
@@ -28,8 +29,13 @@ class Adoption(msgspec.Struct, frozen=True):
 
 
 class Edition(msgspec.Struct, frozen=True):
-    """A reference as a node has it: slots from `since` on are counted with it."""
+    """A reference as a node has it: slots from `since` on are counted with it, until the next one's begin.
+
+    Where the registry was restored from a copy, an order's number comes again with another profile: `digest` tells.
+    """
 
     order: int
     since: int
-    profile: Profile
+    profile: Profile | None
+    digest: str  # empty where there is no profile
+    place: int  # among those of the version, in which they were taken up

@@ -92,8 +92,10 @@ class Aggregator:
         self._label_slots = OpenSlots("pending_label_slot", LabelCounts, decode_labels)
         self._saved: dict[Name, bytes] = {}
         self._references: dict[Name, bytes] = {}  # that were adopted when the state was written
+        self._learned: dict[Name, bytes] = {}  # rows, as they were written
         self._changed: set[Name] = set()
         self._adopted: set[Name] = set()  # since the last `save`
+        self._astray: set[Name] = set()  # of which a node counted with a reference that does not hold
 
     @property
     def names(self) -> list[Name]:
@@ -132,7 +134,7 @@ class Aggregator:
         if known is None or known.version.manifest.digest != version.manifest.digest:
             case = self._cases[name] = Case(version, self._settings, self._division)
             if data := self._saved.pop(name, None):
-                case.restore(data, self._references.get(name, b""))
+                case.restore(data, self._references.get(name, b""), self._learned.pop(name, b""))
             self._changed.add(name)
 
     def take(self, node: str, parcels: Iterable[Parcel], open_rows: int = 0) -> None:
@@ -174,9 +176,9 @@ class Aggregator:
 
     @property
     def adoptions(self) -> tuple[Adoption, ...]:
-        """Of all versions that have another reference than that of their publication."""
-        found = (self._cases[name].adoption for name in self.names)
-        return tuple(adoption for adoption in found if adoption is not None)
+        """Of all versions that have another reference than that of their publication, or had one at a node."""
+        cases = self._cases.items()
+        return tuple(case.holding for name, case in sorted(cases) if case.adoption or name in self._astray)
 
     @property
     def learned(self) -> dict[Name, Learning]:
@@ -238,6 +240,11 @@ class Aggregator:
         journal.put("monitor", {name: self._cases[name].encode() for name in self._changed})
         adopted = ((name, self._cases[name].version.profile) for name in self._adopted)
         journal.put("reference", {name: profile.encode() for name, profile in adopted if profile})
+        rows = {
+            name: news for name in self._changed if (found := self._cases[name].learning) and (news := found.news())
+        }
+        journal.put("learned", rows)
+        journal.remove("learned", self._adopted)
         self._adopted.clear()
         changed, self._changed = self._changed, set()
         self._slots.save(journal)
@@ -252,7 +259,7 @@ class Aggregator:
             self._folded = msgspec.msgpack.decode(folded, type=_Folded)
         self._division.load(journal)
         self._saved = _by_name(journal, "monitor")
-        self._references = _by_name(journal, "reference")
+        self._references, self._learned = _by_name(journal, "reference"), _by_name(journal, "learned")
         self._slots.load(journal)
         self._label_slots.load(journal)
 
@@ -282,10 +289,13 @@ class Aggregator:
     def _pend(self, key: Key, counts: Counts) -> None:
         """Add to what waits to be judged. Of another reference than the one that holds nothing is."""
         case = self._cases.get(key[:2])
-        if case is None or counts.reference == case.reference:
+        if case is None:  # it was taken out of the registry
+            self._folded.gone_rows += counts.rows
+        elif case.takes(key[2], counts):
             self._slots.at(key).add(counts)
         elif case.adoption is None or key[2] >= case.adoption.since:
             self._folded.superseded_rows += counts.rows
+            self._astray.add(key[:2])
 
     def _fold(self, mark: int, label_mark: int, now: float) -> None:
         closed = self._slots.close(mark)

@@ -67,23 +67,23 @@ class Version(msgspec.Struct, frozen=True):
 
     def order(self, slot: int) -> int:
         """The order that brought the reference with which a slot is counted; 0: it came with the publication."""
-        return max((edition.order for edition in self.later if edition.since <= slot), default=0)
+        return next((edition.order for edition in reversed(self.later) if edition.since <= slot), 0)
 
-    def divided(self, slots: NDArray[np.int64]) -> Iterator[tuple[int, Profile, NDArray[np.bool_]]]:
-        """The references with which rows are counted, by the slot of each, shape (n,): the order that brought it, the
-        profile, and which rows these are.
+    def divided(self, slots: NDArray[np.int64]) -> Iterator[tuple[str, Profile, NDArray[np.bool_]]]:
+        """The references with which rows are counted, by the slot of each, shape (n,): the digest (empty: it came with
+        the publication), the profile, and which rows these are.
         """
-        profiles = [(0, self.profile), *((edition.order, edition.profile) for edition in self.later)]
+        profiles = [("", self.profile), *((edition.digest, edition.profile) for edition in self.later)]
         which = np.searchsorted([edition.since for edition in self.later], slots, side="right")
-        for number, (order, profile) in enumerate(profiles):
+        for number, (digest, profile) in enumerate(profiles):
             if profile is not None and (mine := which == number).any():
-                yield order, profile, mine
+                yield digest, profile, mine
 
     def unreferenced(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which rows have no reference, by the slot of each, shape (n,)."""
-        if self.profile is not None:
-            return np.zeros(len(slots), bool)
-        return slots < self.later[0].since if self.later else np.ones(len(slots), bool)
+        profiles = [self.profile, *(edition.profile for edition in self.later)]
+        which = np.searchsorted([edition.since for edition in self.later], slots, side="right")
+        return np.array([profile is None for profile in profiles])[which]
 
 
 class Book(msgspec.Struct):

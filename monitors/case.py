@@ -1,17 +1,22 @@
 """One version before the judge: its monitor, the reference that holds, and what was ordered of it."""
 
+from itertools import chain
+
 import msgspec
 
 from monitors.adoption import Adoption
 from monitors.book import Version
 from monitors.budget import Division, pagers
 from monitors.learning import Learning, SavedLearning, learns
+from monitors.ledger import NEVER
 from monitors.monitor import Monitor
 from monitors.orders import Order
 from monitors.profile import Profile, decode
 from monitors.rebase import Rebased, rebase
-from monitors.slot import Counts
+from monitors.selftest import chosen
+from monitors.slot import HALF, ROWS, Counts
 from serving.config import Monitors
+from serving.manifest import REFERENCE_FILE
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -35,7 +40,7 @@ class Case:
     def __init__(self, version: Version, settings: Monitors, division: Division) -> None:
         self.version, self._settings, self._division = version, settings, division
         self.adoption: Adoption | None = None
-        self.learning = Learning(settings) if learns(version.manifest, settings) else None
+        self.learning = Learning(version.manifest, settings) if learns(version.manifest, settings) else None
         self.published = version.profile  # to which the loss is held
         self.rebased: tuple[Rebased, ...] = ()  # the newest last
         self._begin()
@@ -48,6 +53,22 @@ class Case:
     def reference(self) -> int:
         """The order that brought the reference; 0: it came with the publication."""
         return self.adoption.order if self.adoption else 0
+
+    @property
+    def holding(self) -> Adoption:
+        """What a node has to hear that counts with another reference."""
+        manifest = self.version.manifest
+        published = manifest.files.get(REFERENCE_FILE, "")
+        return self.adoption or Adoption(manifest.model, manifest.version, manifest.digest, 0, published, since=NEVER)
+
+    def takes(self, slot: int, counts: Counts) -> bool:
+        """Whether a node counted a slot with the reference that holds.
+
+        Where the registry was restored from a copy, the number of an order may come again with another profile, so
+        the cells have to be those of this one.
+        """
+        since = self.adoption.since if self.adoption else slot
+        return counts.reference == self.reference and slot >= since and _fit(counts, self.version.profile)
 
     @property
     def recounted(self) -> Rebased | None:
@@ -106,15 +127,17 @@ class Case:
             )
         )  # fmt: skip
 
-    def restore(self, data: bytes, adopted: bytes) -> None:
-        """Go on from what was encoded; `adopted` is the profile that was adopted, empty where none was."""
+    def restore(self, data: bytes, adopted: bytes, learned: bytes) -> None:
+        """Go on from what was encoded; `adopted` is the profile that was adopted, `learned` the rows that a reference
+        is to be made of: each empty where there is none.
+        """
         saved = msgspec.msgpack.decode(data, type=_Saved)
         if saved.digest == self.version.manifest.digest:
             self.rebased = saved.rebased
             if saved.adoption:
                 self._take_up(saved.adoption, decode(adopted))
             elif self.learning and saved.learning:
-                self.learning.load(saved.learning)
+                self.learning.load(saved.learning, learned)
             self._begin()
             self.monitor.restore(saved.monitor)
             self.block, self.judged, self.judged_at = saved.block, saved.judged, saved.judged_at
@@ -131,3 +154,17 @@ class Case:
         self.profile = profile.judged(self._settings) if profile else None
         self.pagers = pagers(self.profile, self._settings, self.version.takes_labels)
         self.monitor = Monitor(self.profile, self._settings, self._division.at)
+
+
+def _fit(counts: Counts, profile: Profile | None) -> bool:
+    """Whether cells and samples may be added to those that are counted with a profile."""
+    laws, drawn = (profile.features, profile.sample) if profile else ({}, None)
+    sizes = {name: law.size for name, law in laws.items()} | {ROWS: 1}
+    sizes[HALF] = sizes.get(chosen(profile) or "", 0)
+    cells = chain.from_iterable(part.items() for part in (counts.cells, *counts.hours.values()))
+    named = len(drawn.features) if drawn else 0
+    return (
+        all(len(found) == sizes.get(name) for name, found in cells)
+        and (counts.sample is None or counts.sample.cells.shape[1] == named)
+        and (counts.clusters is None or counts.clusters.cells.shape[1] == len(laws))
+    )

@@ -60,14 +60,21 @@ class Catalogue:
         return known if known is not None and known.manifest.digest == served.digest else self._remember(served)
 
     def lacks(self, adoption: Adoption) -> bool:
-        """Whether the version is known and its newest reference is an older one."""
+        """Whether the version is known and its newest reference is another one.
+
+        That of an earlier order too: it holds again where the registry was restored from a copy.
+        """
         known = self._known.get((adoption.model, adoption.version))
         if known is None or known.manifest.digest != adoption.content:
             return False
-        return not known.later or known.later[-1].order < adoption.order
+        published = 0, known.manifest.files.get(REFERENCE_FILE, "")
+        newest = (known.later[-1].order, known.later[-1].digest) if known.later else published
+        return newest != (adoption.order, adoption.reference)
 
     def fetch(self, name: Name, digest: str) -> bytes:
         """A later reference of a version that is known, by its digest. Raises Unavailable, ArtifactCorrupt."""
+        if not digest:
+            return b""
         data = self._read(self._known[name].manifest.with_reference(digest), REFERENCE_FILE)
         reference.decode(data)
         return data
@@ -76,10 +83,11 @@ class Catalogue:
         """Count the slots of a version from `since` on with what `fetch` gave; `lacks` holds."""
         later = self._known[adoption.model, adoption.version].later
         since = max([since, *(edition.since for edition in later)])
+        place = later[-1].place + 1 if later else 1
         self._journal.begin()
-        key = (adoption.model, adoption.version, adoption.order)
+        key = (adoption.model, adoption.version, place)
         self._journal.put("edition", {key: msgspec.msgpack.encode((adoption, since, profile))})
-        self._append(adoption, since, profile)
+        self._append(place, adoption, since, profile)
 
     def _ask(self, model: str, version: str) -> Manifest | None:
         try:
@@ -106,11 +114,14 @@ class Catalogue:
 
     def _take_up(self) -> None:
         """The references of known versions, as the journal has them, in the order in which they came."""
-        for _, data in sorted(self._journal.all("edition").items()):
-            self._append(*msgspec.msgpack.decode(data, type=tuple[Adoption, int, bytes]))
+        for (_, _, place), data in sorted(self._journal.all("edition").items()):
+            self._append(int(place), *msgspec.msgpack.decode(data, type=tuple[Adoption, int, bytes]))
 
-    def _append(self, adoption: Adoption, since: int, profile: bytes) -> None:
-        if self.lacks(adoption):
-            name = (adoption.model, adoption.version)
-            later = (*self._known[name].later, Edition(adoption.order, since, reference.decode(profile)))
-            self._known[name] = msgspec.structs.replace(self._known[name], later=later)
+    def _append(self, place: int, adoption: Adoption, since: int, profile: bytes) -> None:
+        known = self._known.get((adoption.model, adoption.version))
+        if known is None or known.manifest.digest != adoption.content:
+            return
+        if not known.later or known.later[-1].place < place:
+            decoded = reference.decode(profile) if profile else None
+            later = (*known.later, Edition(adoption.order, since, decoded, adoption.reference, place))
+            self._known[adoption.model, adoption.version] = msgspec.structs.replace(known, later=later)

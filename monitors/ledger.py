@@ -86,7 +86,7 @@ class Ledger:
         self._slots = OpenSlots("slot", Counts, decode)
         self._label_slots = OpenSlots("label_slot", LabelCounts, decode_labels)
         self._changed: set[Name] = set()
-        self._panels: dict[tuple[Layout, int], Panel] = {}
+        self._panels: dict[tuple[Layout, str], Panel] = {}
         self._memo = Memo()
 
     @property
@@ -231,10 +231,10 @@ class Ledger:
         cells = table = None
         if self.books[name].cells and PREDICTION in found:
             table, cells = self._cells(version, bundle.layout, found)
-        for order, profile, mine in version.divided(slots) if found else ():
+        for digest, profile, mine in version.divided(slots) if found else ():
             drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
-            rows = Rows(found, slots, drawn, None if order else table).of(bundle.spread(whole & ~late) & mine)
-            self._count(name, version, self._panel(order, profile, version.manifest, bundle.layout), profile, rows)
+            rows = Rows(found, slots, drawn, None if digest else table).of(bundle.spread(whole & ~late) & mine)
+            self._count(name, version, self._panel(digest, profile, version.manifest, bundle.layout), profile, rows)
         if found and learns(version.manifest, self._settings) and (mine := version.unreferenced(slots)).any():
             drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
             self._learn(name, version, bundle.layout, Rows(found, slots, drawn).of(bundle.spread(whole & ~late) & mine))
@@ -259,20 +259,20 @@ class Ledger:
         columns = [column(rows.tensors[one.input], one.column) if one else None for one in features]
         learn(partial(self._at, name, version), columns, rows)
 
-    def _panel(self, order: int, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
-        panel = self._panels.get((layout, order))
+    def _panel(self, digest: str, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
+        panel = self._panels.get((layout, digest))
         if panel is None:
             if len(self._panels) >= MAX_PANELS:
                 self._panels.clear()
             panel = Panel(profile.features, declared(manifest, layout), chosen(profile), self._memo)
-            self._panels[layout, order] = panel
+            self._panels[layout, digest] = panel
         return panel
 
     def _cells(self, version: Version, layout: Layout, tensors: Mapping[str, Array]) -> tuple[Table, NDArray[np.uint8]]:
         """Of each row by the published reference: of all features, and of those to whose cells its loss is held."""
         profile = version.profile
         assert profile is not None and profile.losses is not None  # else the book has none
-        panel = self._panel(0, profile, version.manifest, layout)
+        panel = self._panel("", profile, version.manifest, layout)
         table = panel.table(tensors, len(tensors[PREDICTION]))
         return table, panel.chosen(table, profile.losses.names)
 

@@ -15,8 +15,9 @@ from monitors.orders import Order
 from monitors.parcel import Receipt
 from serving.errors import Unavailable
 from serving.manifest import Manifest
-from tests.monitors.test_nodes import DIVIDED, NOW, RECORDS, REGISTRY, SHIFTED, STEPS, Cluster
-from tests.monitors.traffic import Registry, manifest
+from tests.monitors.cluster import Judge
+from tests.monitors.test_nodes import DIVIDED, NOW, RECORDS, REGISTRY, SETTINGS, SHIFTED, STEPS, Cluster
+from tests.monitors.traffic import Registry, manifest, profile
 
 REBASE = Order(1, "rebase", "m", "1", NOW, "me", "the winter is over", SHIFTED.digest, "4000 rows of winter.parquet")
 RESET = Order(2, "reset", "m", "1", NOW, "me", "and again")
@@ -173,6 +174,48 @@ def test_a_node_that_cannot_read_a_profile_goes_on_with_the_one_it_has(tmp_path:
     cluster.nodes[0].die()
     later = {one.manifest.version: one.later for one in cluster.nodes[0].station.catalogue.known}
     assert [edition.profile for edition in later["1"]] == [SHIFTED] and later["2"] == ()
+
+
+def superseded(cluster: Cluster) -> int:
+    return cluster.judge.judged.superseded_rows
+
+
+def go_on(cluster: Cluster) -> None:
+    """Three hours of traffic."""
+    for _ in range(9):
+        cluster.write()
+    cluster.settle()
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_nodes_follow_a_registry_that_was_restored_from_a_copy(copied: bool, tmp_path: Path) -> None:
+    """The copy is of before all orders, or of before the second: that reference is gone, and so is its number."""
+    coarse = profile(seed=4, rows=700, shift=3.0)  # of fewer cells
+    registry = Registry(DIVIDED, manifest("2"), profiles=[SHIFTED, coarse])
+    cluster, copy = Cluster(tmp_path, [0] * RECORDS, 1, 3.0, registry), Judge(SETTINGS, registry)
+    go_on(cluster)
+    if copied:
+        cluster.judge.orders.append(REBASE)
+        go_on(cluster)
+        copy.orders = [REBASE]
+        cluster.judge._state.sql.backup(copy._state.sql)
+        copy.die()
+    cluster.judge.orders.append(msgspec.structs.replace(REBASE, number=2, reference=coarse.digest))
+    go_on(cluster)
+    assert verdicts(cluster).order == 2 and superseded(cluster) == 0
+    cluster.judge = copy
+    go_on(cluster)
+    go_on(cluster)
+    lost, blocks = superseded(cluster), verdicts(cluster).drift["_all"].blocks
+    assert lost > 0
+    go_on(cluster)
+    assert superseded(cluster) == lost and verdicts(cluster).drift["_all"].blocks > blocks
+    cluster.judge.orders.append(msgspec.structs.replace(REBASE, number=2))
+    cluster.settle()
+    go_on(cluster)
+    go_on(cluster)
+    assert verdicts(cluster).order == 2 and verdicts(cluster).drift["_all"].blocks > 0
+    assert superseded(cluster) == lost and verdicts(cluster).laws["x0"] == SHIFTED.features["x0"]
 
 
 def test_a_rebase_on_live_rows_is_of_the_cells_of_its_reference(tmp_path: Path) -> None:

@@ -120,6 +120,28 @@ def test_a_node_that_is_gone_holds_nobody_back_and_what_it_kept_is_counted_once(
     assert judge.gone_rows == late.rows > given_up
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_counts_of_other_cells_or_of_a_version_that_is_gone_are_left_out_and_counted(known: bool) -> None:
+    """As after a registry was restored from a copy: one number for two references."""
+    records, _ = stream(600, spacing_s=120)
+    fine, coarse = ledgers(2)
+    fine.ingest(packed(records[:300]), KNOWN, NOW)
+    others = {name: msgspec.structs.replace(version, profile=profile(rows=700)) for name, version in KNOWN.items()}
+    coarse.ingest(packed(records[200:]), others, NOW)
+    sent = {"fine": parcel(fine.seal()), "coarse": parcel(coarse.seal())}
+    judge = aggregator() if known else Aggregator(SETTINGS)
+    for node, found in (*sent.items(), *sent.items()):
+        judge.take(node, [found])
+    judge.judge(sent, NOW)
+    left_out = judge.superseded_rows, judge.gone_rows
+    assert left_out == ((sent["coarse"].rows, 0) if known else (0, sent["fine"].rows + sent["coarse"].rows))
+    if known:
+        alone = aggregator()
+        alone.take("fine", [sent["fine"]])
+        alone.judge(["fine"], NOW)
+        assert [one.drift for one in verdicts(judge).values()] == [one.drift for one in verdicts(alone).values()]
+
+
 def test_a_node_that_has_said_nothing_holds_all_back() -> None:
     records, _ = stream(600, spacing_s=120)
     (core,), judge = ledgers(1), aggregator()

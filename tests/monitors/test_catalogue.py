@@ -86,16 +86,40 @@ def test_later_references_are_kept_in_their_order_and_outlive_a_restart() -> Non
         assert subject.lacks(adoption)
         subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference))
         assert not subject.lacks(adoption)
-    assert not subject.lacks(first)
     for known in (subject.known, Catalogue(registry.manifest, registry.read, journal).known):
         assert [(one.order, one.since, one.profile) for one in known[0].later] == [(3, 110, spring), (5, 110, summer)]
         slots = np.array([110, 109, 111])
         assert [known[0].order(slot) for slot in slots] == [5, 0, 5]
-        assert [(order, mine.tolist()) for order, _, mine in known[0].divided(slots)] == [
-            (0, [False, True, False]), (5, [True, False, True]),
+        assert [(digest, mine.tolist()) for digest, _, mine in known[0].divided(slots)] == [
+            ("", [False, True, False]), (summer.digest, [True, False, True]),
         ]  # fmt: skip
     other = msgspec.structs.replace(manifest("1"), files={"model.onnx": "other"})
     assert subject.learn(other).later == ()
+
+
+def test_a_reference_that_held_before_holds_again_and_a_number_may_come_twice() -> None:
+    """As where the registry was restored from a copy: order 3, 5, then 3, another 5, and none but the publication."""
+    seasons = [profile(seed=seed) for seed in (2, 3, 2, 4)] + [profile()]
+    registry, journal = Registry(manifest("1"), profiles=seasons), Journal(None, "test")
+    subject = Catalogue(registry.manifest, registry.read, journal)
+    subject.learn(manifest("1"))
+    told = [
+        Adoption("m", "1", manifest("1").digest, order, one.digest, since=100)
+        for order, one in zip((3, 5, 3, 5, 0), seasons, strict=True)
+    ]
+    assert not subject.lacks(told[-1])  # it was published with it
+    for since, adoption in enumerate(told, start=100):
+        assert subject.lacks(adoption)
+        subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference))
+        assert not subject.lacks(adoption)
+    nothing = Adoption("m", "1", manifest("1").digest, 0, "", since=100)
+    subject.adopt(nothing, 105, subject.fetch(NAME[:2], ""))
+    for known in (subject.known, Catalogue(registry.manifest, registry.read, journal).known):
+        assert [known[0].order(slot) for slot in range(99, 106)] == [0, 3, 5, 3, 5, 0, 0]
+        slots = np.arange(99, 106)
+        found = {digest: profile for digest, profile, _ in known[0].divided(slots)}
+        assert found == {"": profile(), **{one.digest: one for one in seasons}}
+        assert np.flatnonzero(known[0].unreferenced(slots)).tolist() == [6]
 
 
 def test_a_profile_that_is_none_is_not_adopted() -> None:
