@@ -124,8 +124,8 @@ class RiskWatch:
             state.onset = self._rose(self._detector)
 
     def reset(self) -> None:
-        """No evidence, no alarm."""
-        self._state = msgspec.structs.replace(self._state, alarm=Alarm(), log_e=0.0, onset=None)
+        """No evidence, no alarm, and of what comes no block from before has a part in it."""
+        self._state = msgspec.structs.replace(self._state, alarm=Alarm(), log_e=0.0, past=[], onset=None, cells=[])
         if self._detector is not None:
             self._detector.restart()
 

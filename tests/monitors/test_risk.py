@@ -106,6 +106,19 @@ def test_the_time_of_the_rise_and_the_loss_since_then_stand_beside_the_alarm() -
     assert subject.verdict(THRESHOLD, LabelCounts()).onset is None
 
 
+def test_an_alarm_after_a_reset_is_of_the_blocks_since_then() -> None:
+    """A loss that is higher from day 18 on goes on after a reset at day 30."""
+    subject = RiskWatch(RISK, Monitors())
+    for day in range(42):
+        subject.judge(sealed(0.1 if day < 18 else 0.4, 400, 400), 86400.0 * (day + 1), THRESHOLD, 10)
+        if day == 29:
+            subject.reset()
+            assert subject.harm() is None
+    found, harm = subject.verdict(THRESHOLD, LabelCounts()), subject.harm()
+    assert found.onset is not None and found.onset.earliest >= 30 * 86400.0
+    assert harm is not None and len(harm.tables) == 12
+
+
 def lasting(harmed: float, calm: float, blocks: int, *, seed: int = 1) -> list[bool]:
     """Whether the alarm is on: 50 blocks of clear harm, `blocks` of a mean loss `harmed`, then `calm` ones."""
     rng, watch, on = np.random.default_rng(seed), RiskWatch(RISK, Monitors(risk_tolerance=0.01)), []
