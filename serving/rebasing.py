@@ -6,6 +6,7 @@ to stays: a rebase says that the data are right as they are, not that harm is.
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from monitors.profile import decode
 from monitors.reference import Profile
 from serving import inquiring
 from serving.config import Config
-from serving.errors import BadRequest, NotFound
+from serving.errors import ArtifactCorrupt, BadRequest, NotFound
 from serving.manifest import MODEL_FILE, REFERENCE_FILE, Manifest
 from serving.profiling import Question, profiled
 from serving.protocol import Array
@@ -57,7 +58,7 @@ def rebase_on_captured(
 
 
 def profile_of(repository: Repository, of: Manifest, question: Question) -> Profile:
-    """Rows as a reference of a version, with the risk of the reference that holds."""
+    """Rows as a reference of a version, with the risk of the reference before; without one risk is not judged."""
     data = repository.read(of, MODEL_FILE)
 
     @cache
@@ -70,14 +71,22 @@ def profile_of(repository: Repository, of: Manifest, question: Question) -> Prof
     def tried(rows: Mapping[str, Array]) -> Report:
         return msgspec.structs.replace(report(), predictions=run(rows, of.rows_independent))
 
-    held = repository.under_reference(of)
-    there = decode(repository.read(held, REFERENCE_FILE)) if REFERENCE_FILE in held.files else None
+    there = _before(repository, of)
     question = msgspec.structs.replace(question, zone=there.zone if there else question.zone)
     built = profiled(question, of.signature, tried, run).profile
     before = there or built
     notes = [note for note in built.notes if not note.startswith(_OF_RISK)]
     notes += [note for note in before.notes if note.startswith(_OF_RISK)]
     return msgspec.structs.replace(built, risk=before.risk, notes=tuple(notes))
+
+
+def _before(repository: Repository, of: Manifest) -> Profile | None:
+    """The reference that holds, or where its bytes are damaged the one that was published, if that can be read."""
+    for under in (repository.under_reference(of), of):
+        with suppress(ArtifactCorrupt):
+            if REFERENCE_FILE in under.files:
+                return decode(repository.read(under, REFERENCE_FILE))
+    return None
 
 
 def _ordered(config: Config, of: Manifest, why: str, rows: Path, time: str | None, name: str) -> dict[str, Any]:

@@ -175,6 +175,25 @@ def test_captured_rows_that_live_ones_would_not_be_counted_with_are_left_out(set
     assert done["rows"] == f"{ROWS * 7 // 10} rows of the capture log"
 
 
+def test_a_damaged_reference_is_replaced_and_the_loss_is_held_to_what_was_published(settled: Config) -> None:
+    """Where that is damaged too, harm is not judged, and the notes say so."""
+    published, june = version(settled), write(settled.data / "june.parquet", columns(1.0))
+    risk = reference(settled, published).risk
+
+    def rebased() -> Profile:
+        Repository.of(settled).order("late", "1", "rebase", by="me", why="it was late", reference=b"half a prof")
+        rebase(settled, "late", "1", "because", june)
+        return reference(settled, published)
+
+    found = rebased()
+    assert found.risk == risk is not None and not any("risk" in note for note in found.notes)
+    (blob,) = settled.data.rglob(published.files["reference.json"])
+    blob.chmod(0o600)
+    blob.write_bytes(b"other bytes")
+    found = rebased()
+    assert found.risk is None and "risk is not judged: the reference has no labels" in found.notes
+
+
 def test_redacted_rows_are_no_reference(settled: Config) -> None:
     capture = Capture(enabled=True, features=("a", "b"), redact={"a": "truncate:1"})
     Repository.of(settled).set_model("late", config.Model(weights={"1": 1.0}, capture=capture), by="me", why="privacy")
