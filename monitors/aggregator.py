@@ -240,10 +240,8 @@ class Aggregator:
         journal.put("monitor", {name: self._cases[name].encode() for name in self._changed})
         adopted = ((name, self._cases[name].version.profile) for name in self._adopted)
         journal.put("reference", {name: profile.encode() for name, profile in adopted if profile})
-        rows = {
-            name: news for name in self._changed if (found := self._cases[name].learning) and (news := found.news())
-        }
-        journal.put("learned", rows)
+        learning = ((name, self._cases[name].learning) for name in self._changed)
+        journal.put("learned", {name: news for name, found in learning if found and (news := found.news())})
         journal.remove("learned", self._adopted)
         self._adopted.clear()
         changed, self._changed = self._changed, set()

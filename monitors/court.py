@@ -23,7 +23,10 @@ from serving.manifest import Manifest
 
 log = logging.getLogger("gaugeway.monitors")
 
-STATE = ("meaning", "tally", "node", "folded", "term", "monitor", "reference", "pending_slot", "pending_label_slot")
+STATE = (
+    "meaning", "tally", "node", "folded", "term", "monitor", "reference", "learned", "pending_slot",
+    "pending_label_slot",
+)  # fmt: skip
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -154,7 +157,7 @@ class Court:
             if name in ordered:
                 continue
             try:
-                data = learning.profile(self._aggregator.version(name).manifest).encode()
+                data = learning.profile.encode()
                 digest = self._store(data)
             except (Unavailable, PublishRefused) as error:
                 log.warning("what was learned of %s version %s is no reference yet: %s", *name, error)

@@ -18,7 +18,7 @@ from monitors.station import Station
 from monitors.whole_rows import MOST, WholeRows
 from serving import record
 from serving.config import Monitors
-from serving.manifest import Feature
+from serving.manifest import Feature, Manifest
 from serving.record import Record
 from serving.ring import RingWriter
 from tests.monitors.cluster import Judge
@@ -166,12 +166,71 @@ def test_a_judge_that_has_not_read_what_was_ordered_orders_nothing(tmp_path: Pat
     assert site.found.laws["x0"] == mine.features["x0"]
 
 
+def again(learning: Learning, of: Manifest, settings: Monitors) -> Learning:
+    """As it was stored, under these settings."""
+    saved, restored = msgspec.msgpack.encode(learning.save()), Learning(of, settings)
+    restored.load(msgspec.msgpack.decode(saved, type=SavedLearning), msgspec.msgpack.encode(learning._state.rows))
+    return restored
+
+
+ALONE = msgspec.structs.replace(BARE, features=(Feature("x0", "x", 0),), prediction=None)
+
+
+def learned(slot: int, rows: int, rng: np.random.Generator, one: float | None = None) -> Counts:
+    """Rows of a slot, which may all have one value."""
+    values = rng.normal(size=rows) if one is None else np.full(rows, one)
+    hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
+    return Counts(rows, learned=WholeRows.of(slot, hashes, [values.tolist()]))
+
+
+@pytest.mark.parametrize(("rows", "burst", "blocks"), [(50, 50, 24), (400, 4_000, 12)])
+def test_a_sample_by_which_nothing_could_be_judged_is_no_reference(rows: int, burst: int, blocks: int) -> None:
+    """It is too small, or nearly all of it of one slot."""
+    settings, rng = Monitors(slot_s=3600, block_s=3600, block_rows=1, learn_blocks=6), np.random.default_rng(1)
+    learning, said = Learning(ALONE, settings), set[str]()
+    for slot in range(blocks):
+        learning.fold(slot, learned(slot, burst, rng, 9.0) if slot == 2 else learned(slot, rows, rng))
+        learning = again(learning, ALONE, settings)
+        said.add(learning.progress)
+    few = "; by those of the first 6 no feature can be judged"
+    assert {"learning: 5 of 6 blocks", f"learning: 6 of 12 blocks{few}"} <= said
+    learning.advance(blocks)
+    assert learning.done and learning.progress == f"learning: {blocks} of {blocks} blocks"
+    assert not learning.profile.features["x0"].unfit
+
+
+def test_what_was_learned_in_blocks_of_another_length_is_left_aside() -> None:
+    settings, rng = Monitors(slot_s=3600, block_s=86400, block_rows=1, learn_blocks=9), np.random.default_rng(1)
+    learning = Learning(ALONE, settings)
+    for slot in range(60):
+        learning.fold(slot, learned(slot, 50, rng))
+    assert again(learning, ALONE, settings).blocks == 2
+    for other in ({"block_s": 7200.0}, {"slot_s": 1800.0}):
+        anew = again(learning, ALONE, msgspec.structs.replace(settings, **other))
+        assert (anew.blocks, anew.rows) == (0, 0) and anew.news()
+
+
+def test_the_rows_are_written_if_they_changed_and_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, rng = Monitors(slot_s=3600, block_s=86400, block_rows=1, learn_blocks=9), np.random.default_rng(1)
+    learning = Learning(ALONE, settings)
+    monkeypatch.setattr("monitors.learning.BYTES", 2_000)
+    assert msgspec.msgpack.decode(learning.news()) == []
+    learning.fold(1, learned(1, 50, rng))
+    assert len(msgspec.msgpack.decode(learning.news())) == learning.rows == 50
+    assert not learning.news() and not learning.save().rows
+    for slot in range(2, 9):
+        learning.fold(slot, learned(slot, 50, rng))
+    assert 2_000 <= sum(map(len, msgspec.msgpack.decode(learning.news()))) < 2_030
+    top = WholeRows.of(9, np.array([2**64 - 1], np.uint64), [[1.0]])
+    learning.fold(9, Counts(1, learned=top))
+    assert not learning.news()
+
+
 @pytest.mark.parametrize("crowd", [1_000, 3_000])
 def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it(crowd: int) -> None:
     """One slot has so many rows that with 3,000 its bound is below that of the sample."""
     settings = Monitors(slot_s=3600, block_s=86400, block_rows=1, learn_blocks=4)
-    of = msgspec.structs.replace(BARE, features=(Feature("x0", "x", 0),), prediction=None)
-    rng, learning = np.random.default_rng(1), Learning(settings)
+    rng, learning = np.random.default_rng(1), Learning(ALONE, settings)
     values, hashes = rng.normal(size=40_000).astype(np.float32), rng.permutation(40_000).astype(np.uint64)
     slots = np.concatenate([np.full(crowd, 5), rng.integers(0, 96, 40_000 - crowd)])
     for slot in range(96):
@@ -179,8 +238,7 @@ def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it(c
         rows = WholeRows.of(slot, hashes[mine], [values[mine].astype(np.float64).tolist()])
         learning.fold(slot, Counts(int(mine.sum()), learned=rows))
     assert not learning.done
-    restored = Learning(settings)
-    restored.load(msgspec.msgpack.decode(msgspec.msgpack.encode(learning.save()), type=SavedLearning))
+    restored = again(learning, ALONE, settings)
     bound = min(np.sort(hashes[slots == 5])[MOST - 1], ROWS - 1)
     drawn = np.lexsort((hashes, slots))
     drawn = drawn[hashes[drawn] <= bound]
@@ -189,7 +247,7 @@ def test_the_sample_is_of_all_slots_alike_and_becomes_what_publish_makes_of_it(c
         assert one.done and one.rows == len(drawn)
     assert (len(drawn) == ROWS) == (crowd == 1_000)
     made = build({"x0": values[drawn]}, {"x0": "numeric"}, time=slots[drawn] * 3600.0 + 1800.0, task="classification")
-    assert learning.profile(of) == restored.profile(of) == msgspec.structs.replace(made, repeats=None)
+    assert learning.profile == restored.profile == msgspec.structs.replace(made, repeats=None)
 
 
 def test_who_learns() -> None:
