@@ -42,6 +42,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     repeats: Repeats | None = None  # None in an older profile
     cluster: str = ""  # of each value of this feature and block one row is counted in `features`; empty: all rows
     losses: Losses | None = None  # by cell, of all rows that have one; None in an older profile
+    clock: str = ""  # the time zone that was given; empty in an older profile
 
     @property
     def seasonal(self) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def zone(self) -> str:
         """Of the clock by which hours of the week are told apart."""
-        return next((law.strata.zone for law in self.features.values() if law.strata), "UTC")
+        return self.clock or next((law.strata.zone for law in self.features.values() if law.strata), "UTC")
 
     def judged(self, settings: Monitors) -> "Profile":
         """The profile as it is judged: with one reference for all hours where `why_whole` has a reason."""

@@ -168,7 +168,7 @@ def of_parts(
     risk, why = baseline.risk(alpha)
     profile = Profile(rows=rows, block_s=block_s, features=features, risk=risk, sample=_sample(features, drawn),
                       repeats=repeating.law(alpha), cluster=chosen.cluster if chosen else "",
-                      losses=laws.losses(features, block_s) if risk else None)  # fmt: skip
+                      losses=laws.losses(features, block_s) if risk else None, clock=zone)  # fmt: skip
     notes = (_time_note(timed, laws.blocks), *starmap(_law_note, features.items()), _correlation_note(profile), why,
              *laws.notes(rows, timed), _hours_note(timed, block_s), *laws.season_notes(features), guessed)  # fmt: skip
     return msgspec.structs.replace(profile, notes=tuple(filter(None, notes)))

@@ -31,7 +31,7 @@ from serving.repository import Repository
 from serving.ring import RingWriter
 from tests import models
 
-ROWS, NOW = 1500, 1_764_000_000.0
+ROWS, NOW, ZONE = 1500, 1_764_000_000.0, "Asia/Kolkata"
 SAID = {"task": "classification", "prediction": "probabilities:1", "features": ["a", "b:categorical"]}
 
 
@@ -55,7 +55,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model.onnx").write_bytes(models.classifier())
     may = write(folder / "may.parquet", columns())
     for declared in (
-        Declaration(**SAID, version="1", reference=may, label="late", time="at"),  # type: ignore[arg-type]
+        Declaration(**SAID, version="1", reference=may, label="late", time="at", time_zone=ZONE),  # type: ignore[arg-type]
         Declaration(**SAID, version="2"),  # type: ignore[arg-type]
         Declaration(version="3"),
     ):
@@ -158,6 +158,7 @@ def test_captured_rows_are_a_reference_and_what_the_loss_is_held_to_stays(settle
     law = found.features["a"]
     assert (law.rows, law.low, law.high) == (800, last.min(), last.max()) and law.block_rows > 1
     assert found.risk == published.risk is not None and not any("risk" in note for note in found.notes)
+    assert found.zone == published.zone == ZONE and not published.seasonal
     assert before.files["reference.json"] == published.digest == version(settled).files["reference.json"]
     with pytest.raises(NotFound, match="nothing is captured of model 'late' in that selection"):
         rebase_on_captured(settled, "late", "1", "too late", NOW + 10**9, math.inf)
