@@ -156,18 +156,20 @@ class Aggregator:
         """Carry out what was ordered of versions that are known, and was not yet.
 
         `references` are profiles by digest. An order whose profile is not there waits, and so do those after it of its
-        version. What was learned is no reference any more where another one came first. `clock` is the largest event
-        time of all nodes; None before the first record.
+        version, unless one of them brings another that is there. What was learned is no reference any more where
+        another one came first. `clock` is the largest event time of all nodes; None before the first record.
         """
-        waiting: set[Name] = set()
+        left, waiting = list(self._left(orders)), set[Name]()
+        newest = {(one.model, one.version): one.number for one in left if _brings(one, references)}
         since = NEVER if clock is None else math.floor(clock / self._settings.slot_s) + AHEAD
-        for order in self._left(orders):
-            name = (order.model, order.version)
-            if name in waiting or (order.reference and order.reference not in references):
+        for order in left:
+            name, found = (order.model, order.version), references.get(order.reference)
+            missing = order.reference and found is None and order.number > newest.get(name, 0)
+            if name in waiting or missing:
                 waiting.add(name)
                 continue
-            if order.reference and (order.kind != "learn" or not self._cases[name].adoption):
-                self._adopt(order, references[order.reference], since)
+            if found is not None and (order.kind != "learn" or not self._cases[name].adoption):
+                self._adopt(order, found, since)
             self._touch(name).obey(order)
 
     def wanted(self, orders: Iterable[Order]) -> dict[str, Name]:
@@ -335,6 +337,11 @@ def _state(judged: str, version: Version) -> str:
     if version.profile is None:
         return "no_data"
     return "unfit" if version.mismatches and judged != "alarm" else judged
+
+
+def _brings(order: Order, references: Mapping[str, Profile]) -> bool:
+    """Whether a person's order brings a profile that is there."""
+    return order.kind != "learn" and order.reference in references
 
 
 def _by_name(journal: State, kind: str) -> dict[Name, bytes]:

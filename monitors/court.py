@@ -21,6 +21,8 @@ from serving.config import Monitors
 from serving.errors import ArtifactCorrupt, Conflict, PublishRefused, Unavailable
 from serving.manifest import Manifest
 
+RETRY_S = 30.0  # before a profile is read or stored again after that failed
+
 log = logging.getLogger("gaugeway.monitors")
 
 STATE = (
@@ -61,6 +63,7 @@ class Court:
         self._orders: list[Order] = []  # all: a version may be met long after it was ordered something
         self._informed = False  # of the orders that were written before
         self._references: dict[str, Profile] = {}  # that orders bring which are still to be carried out, by digest
+        self._failed_at: dict[str | Name, float] = {}  # of references, and of versions that learned one
         self.given: tuple[Order, ...] = ()  # by this judge, to be numbered and written before the next step
         self.judged = Judged()
 
@@ -88,8 +91,8 @@ class Court:
         for identity in sorted({identity for tally in tallies for identity in tally.versions}):
             self._learn(identity, now)
         self._loaded = ()
-        self._fetch()
-        self.given = tuple(self._concluded()) if self._informed else ()
+        self._fetch(now)
+        self.given = tuple(self._concluded(now)) if self._informed else ()
 
     @property
     def ordered(self) -> int:
@@ -140,26 +143,36 @@ class Court:
         if version is not None:
             self._aggregator.know(version)
 
-    def _fetch(self) -> None:
-        """References that orders bring. One that cannot be read is tried again, and its order waits."""
-        known, self._references = self._references, {}
-        for digest, name in self._aggregator.wanted(self._orders).items():
+    def _fetch(self, now: float) -> None:
+        """References that orders bring. One that cannot be read is tried again later, and its order waits."""
+        wanted = self._aggregator.wanted(self._orders)
+        self._references = {digest: known for digest, known in self._references.items() if digest in wanted}
+        for digest, name in wanted.items():
+            if digest in self._references or self._rests(digest, now):
+                continue
             try:
-                self._references[digest] = known.get(digest) or decode(self._catalogue.fetch(name, digest))
+                self._references[digest] = decode(self._catalogue.fetch(name, digest))
             except (Unavailable, ArtifactCorrupt) as error:
+                self._failed_at[digest] = now
                 log.warning("an order for %s version %s waits: %s", *name, error)
 
-    def _concluded(self) -> Iterator[Order]:
+    def _rests(self, what: str | Name, now: float) -> bool:
+        """Whether it failed a moment ago."""
+        failed_at = self._failed_at.get(what)
+        return failed_at is not None and 0 <= now - failed_at < RETRY_S
+
+    def _concluded(self, now: float) -> Iterator[Order]:
         """What was learned becomes a reference, by an order of this judge's own."""
         why = f"monitors.learn_blocks is {self._settings.learn_blocks}"
         ordered = self._aggregator.wanted(self._orders).values()
         for name, learning in self._aggregator.learned.items():
-            if name in ordered:
+            if name in ordered or self._rests(name, now):
                 continue
             try:
                 data = learning.profile.encode()
                 digest = self._store(data)
             except (Unavailable, PublishRefused) as error:
+                self._failed_at[name] = now
                 log.warning("what was learned of %s version %s is no reference yet: %s", *name, error)
                 continue
             self._references[digest] = decode(data)  # as whoever reads it has it

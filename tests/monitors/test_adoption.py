@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from monitors.aggregator import Verdicts
+from monitors.court import RETRY_S
 from monitors.orders import Order
 from monitors.parcel import Receipt
 from serving.errors import Unavailable
@@ -36,6 +37,12 @@ def begun(folder: Path, owners: Sequence[int], nodes: int, registry: Registry = 
 def document(cluster: Cluster) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(cluster.finish())
     return found
+
+
+def later(cluster: Cluster) -> None:
+    """The next turn of the judge is after a while."""
+    station = cluster.nodes[0].station
+    cluster.judge.step([station.delivery], [station.node], NOW + RETRY_S)
 
 
 def verdicts(cluster: Cluster) -> Verdicts:
@@ -137,9 +144,11 @@ class Away(Registry):
     """Where the profile that an order brings cannot be read for a while."""
 
     away = True
+    asked = 0
 
     def read(self, found: Manifest, name: str) -> bytes:
         if self.away and found.files[name] == SHIFTED.digest:
+            self.asked += 1
             raise Unavailable("artifacts at s3://here: cannot be reached")
         return super().read(found, name)
 
@@ -151,9 +160,25 @@ def test_an_order_waits_for_its_profile_and_those_after_it_for_the_order(tmp_pat
     for _ in range(3):
         cluster.send(0)
     assert verdicts(cluster).order == 0 and verdicts(cluster).drift["_all"].alarm
+    assert registry.asked == 1  # it is not asked at every turn
     registry.away = False
-    cluster.send(0)
+    later(cluster)
     assert verdicts(cluster).order == 2
+
+
+def test_a_profile_that_is_lost_holds_back_none_that_comes_after_it(tmp_path: Path) -> None:
+    registry, newer = Away(DIVIDED, manifest("2"), profiles=[SHIFTED]), profile(seed=5)
+    cluster = begun(tmp_path, [0] * RECORDS, 1, registry)
+    cluster.judge.orders += [REBASE, RESET]
+    for _ in range(3):
+        cluster.send(0)
+    assert verdicts(cluster).order == 0
+    digest = registry.store(newer.encode())
+    cluster.judge.orders.append(msgspec.structs.replace(REBASE, number=3, reference=digest, rows="what came after"))
+    cluster.send(0)
+    cluster.send(0)
+    assert verdicts(cluster).order == 3 and verdicts(cluster).laws["x0"] == newer.features["x0"]
+    assert "the reference are what came after (order 3)" in verdicts(cluster).notes
 
 
 def test_a_node_that_cannot_read_a_profile_goes_on_with_the_one_it_has(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from monitors.aggregator import Verdicts
+from monitors.court import RETRY_S
 from monitors.learning import ROWS, Learning, SavedLearning, learns
 from monitors.orders import Order
 from monitors.parcel import Receipt
@@ -18,6 +19,7 @@ from monitors.station import Station
 from monitors.whole_rows import MOST, WholeRows
 from serving import record
 from serving.config import Monitors
+from serving.errors import Unavailable
 from serving.manifest import Feature, Manifest
 from serving.record import Record
 from serving.ring import RingWriter
@@ -36,8 +38,8 @@ RECORDS, AT_ONCE = 1_200, 60  # 40 hours, two at once; what changes does so afte
 class Site:
     """Nodes that may die, and their judge, which may too."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
-        self.registry = Registry(BARE)
+    def __init__(self, folder: Path, nodes: int, registry: Registry | None = None) -> None:
+        self.registry = registry or Registry(BARE)
         self.folders = [folder / str(k) for k in range(nodes)]
         self.rings = [RingWriter(one / "rings" / "worker-0.ring", 2**22) for one in self.folders]
         self.stations = [self.opened(k) for k in range(nodes)]
@@ -181,6 +183,35 @@ def learned(slot: int, rows: int, rng: np.random.Generator, one: float | None = 
     values = rng.normal(size=rows) if one is None else np.full(rows, one)
     hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
     return Counts(rows, learned=WholeRows.of(slot, hashes, [values.tolist()]))
+
+
+class Full(Registry):
+    """Where nothing can be stored for a while."""
+
+    full = True
+    asked = 0
+
+    def store(self, data: bytes) -> str:
+        self.asked += 1
+        if self.full:
+            raise Unavailable("artifacts at s3://here: cannot be reached")
+        return super().store(data)
+
+
+def test_what_cannot_be_stored_is_neither_made_nor_sent_at_every_turn(
+    straight: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Full(BARE)
+    site = Site(tmp_path, 1, registry)
+    records, _ = stream(RECORDS, spacing_s=120, shift=3.0, versions=("1",), of=BARE)
+    site.write(records, Random(0))
+    for _ in range(4):
+        site.turn(0)
+    assert registry.asked == 1 and not site.judge.orders
+    monkeypatch.setattr("monitors.learning.build", None)  # what was made is kept
+    registry.full = False
+    site.judge.step([site.stations[0].delivery], [site.stations[0].node], NOW + RETRY_S)
+    assert [order.reference for order in site.judge.orders] == [straight.judge.orders[0].reference]
 
 
 @pytest.mark.parametrize(("rows", "burst", "blocks"), [(50, 50, 24), (400, 4_000, 12)])
