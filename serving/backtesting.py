@@ -14,6 +14,7 @@ from monitors.backtest.past import Past, Ruler
 from monitors.backtest.run import run
 from monitors.clusters import keys, one_a_cluster
 from monitors.reference import Chosen, Kind, Part, Profile, decode, of_parts
+from monitors.strata import is_zone
 from serving import rows as tables
 from serving.config import Monitors
 from serving.errors import BadRequest
@@ -51,19 +52,22 @@ class Columns:
 
 def backtest(
     reference: Path, data: Path, columns: Columns, settings: Monitors, *, task: Task | None = None,
-    block_rows: int | None = None,
+    block_rows: int | None = None, time_zone: str = "UTC",
 ) -> Document:  # fmt: skip
     """What the monitors would have said of the rows of `data`, with those of `reference` to compare them with.
 
     A block is of `block_rows` rows, or with a timestamp of `settings.block_s` and no fewer rows. Without `task`
-    labels that are 0 and 1 make a classification. Raises BadRequest or PublishRefused with a sentence.
+    labels that are 0 and 1 make a classification. By the clock of `time_zone` hours of the week are told apart.
+    Raises BadRequest or PublishRefused with a sentence.
     """
     _check(columns)
+    if not is_zone(time_zone):
+        raise BadRequest(f"--time-zone must be a name that this machine knows, as UTC, got {time_zone!r}")
     settings, ruler = _blocks(columns, settings, block_rows)
     features, notes = _features(reference, data, columns)
     then, own = _Table(data, features, columns, ruler), _of_reference(reference, columns)
     known = _Table(reference, features, own, ruler)
-    profile, task = _profile(known, columns, ruler, task)
+    profile, task = _profile(known, columns, ruler, task, time_zone)
     past = Past(profile, ruler, settings, columns.segments, task)
     for part, label_times, clusters in then.parts(PART_ROWS):
         _fits(part, profile, data, reference)
@@ -80,7 +84,7 @@ def backtest(
         notes.append("risk is not judged: --label names no column")
     profile = msgspec.structs.replace(profile, notes=(*said, *notes))
     files = {"reference": known.file(profile.rows), "data": then.file(past.rows)}
-    return run(profile, past, ruler, settings, **files, gaugeway=version("gaugeway"))
+    return run(profile, past, ruler, settings, **files, gaugeway=version("gaugeway"), time_zone=time_zone)
 
 
 class _Table:
@@ -192,14 +196,16 @@ def _of_reference(path: Path, columns: Columns) -> Columns:
     return Columns(timestamp=timestamp, prediction=columns.prediction, label=columns.label, cluster=cluster)
 
 
-def _profile(known: _Table, columns: Columns, ruler: Ruler, task: Task | None) -> tuple[Profile, Task | None]:
+def _profile(
+    known: _Table, columns: Columns, ruler: Ruler, task: Task | None, zone: str
+) -> tuple[Profile, Task | None]:
     sample, drawn = known.sample()
     task = task or _task(sample)
     whole = sample if drawn.rows == len(drawn.part) else None
     parts = [whole] if whole is not None else (part for part, *_ in known.parts(tables.PART_ROWS))
     kinds = {name: kind for name, kind in columns.features.items() if kind}
     profile = of_parts(sample, drawn.numbers, _fitting(parts, task, known.path), kinds, task=task,
-                       block_s=ruler.block_s, chosen=known.chosen(whole))  # fmt: skip
+                       block_s=ruler.block_s, zone=zone, chosen=known.chosen(whole))  # fmt: skip
     return decode(profile.encode()), task  # as it is stored, for features add up in their order there
 
 

@@ -3,7 +3,9 @@
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -92,6 +94,32 @@ def test_one_row_of_a_cluster_counts(folder: Path, tmp_path: Path) -> None:
     assert {"temp", "_all"} <= {alarm.subject for alarm in rows.alarms}
     assert [alarm.subject for alarm in apart.alarms] == ["_quality"]  # whole rows repeat, whoever sends them
     assert apart.settings["unit"] == "cluster:user"
+
+
+def ferry(first: datetime, hours: int, seed: int) -> pa.Table:
+    """200 rows an hour from `first` on; the ferry sails in even hours by the clocks of Berlin."""
+    at = [first + timedelta(hours=hour) for hour in range(hours)]
+    full = np.repeat([one.astimezone(ZoneInfo("Europe/Berlin")).hour % 2 == 0 for one in at], 200)
+    x = np.random.default_rng(seed).normal(2.0 * full)
+    return pa.table({"x": x, "at": np.repeat([one.timestamp() for one in at], 200)})
+
+
+def test_hours_are_those_of_the_time_zone(tmp_path: Path) -> None:
+    """A reference of the winter and data of the summer: by UTC the ferry sails in the other hours."""
+    files = tmp_path / "reference.parquet", tmp_path / "data.parquet"
+    pq.write_table(ferry(datetime(2026, 1, 12, tzinfo=UTC), 240, 7), files[0])
+    pq.write_table(ferry(datetime(2026, 7, 13, tzinfo=UTC), 12, 8), files[1])
+    settings, columns = Monitors(slot_s=3600, block_s=3600, block_rows=100), Columns(timestamp="at")
+    berlin, utc = (backtest(*files, columns, settings, time_zone=zone) for zone in ("Europe/Berlin", "UTC"))
+    near, far = ([block.features["x"].effects["tv"] or 0.0 for block in found.blocks] for found in (berlin, utc))
+    assert max(near) < 0.2 and min(far) > 0.5
+    assert "by hour of the day (Europe/Berlin)" in berlin.promise
+    assert (berlin.settings["time_zone"], utc.settings["time_zone"]) == ("Europe/Berlin", "UTC")
+
+
+def test_a_time_zone_that_nobody_knows_is_refused(folder: Path) -> None:
+    with pytest.raises(BadRequest, match="--time-zone must be a name that this machine knows, as UTC, got 'Mars'"):
+        backtest(folder / "reference.parquet", folder / "data.parquet", COLUMNS, SETTINGS, time_zone="Mars")
 
 
 def crowd(seed: int) -> pa.Table:
@@ -314,11 +342,13 @@ def test_the_command_writes_both_reports(folder: Path, tmp_path: Path) -> None:
     arguments = ["backtest", "--reference", str(folder / "reference.parquet"), "--data", str(folder / "data.csv")]
     arguments += ["--timestamp", "at", "--prediction", "p", "--label", "late", "--label-time", "landed"]
     arguments += ["--feature", "temp", "--feature", "carrier:categorical", "--block", "12h", "--budget", "2"]
+    arguments += ["--time-zone", "Asia/Tokyo"]
     arguments += ["--json", str(tmp_path / "found.json"), "--html", str(tmp_path / "report.html")]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "found.json").read_bytes())
     assert found["settings"]["block_s"] == 43200 and found["settings"]["false_pages_per_90_days"] == 2
+    assert found["settings"]["time_zone"] == "Asia/Tokyo"
     assert "What would have alarmed: data.csv" in (tmp_path / "report.html").read_text()
     assert "call nobody" in result.output
 

@@ -115,7 +115,7 @@ class Allowed(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `settings` are those of `[monitors]` that a verdict depends on."""
+    """All of it. `settings` are those of `[monitors]` that a verdict depends on, and the time zone."""
 
     v: int = 1
     gaugeway: str

@@ -21,6 +21,7 @@ app = typer.Typer()
 Rows = Annotated[Path, typer.Option(help="Rows like those at training time: Parquet, Arrow or CSV.")]
 Past = Annotated[Path, typer.Option(help="Rows of the past, with the same columns.")]
 Timestamp = Annotated[str | None, typer.Option(help="Column with the time of a row; without it blocks are of rows.")]
+TimeZone = Annotated[str, typer.Option(help="By whose clock hours of the week are told apart, as Europe/Berlin.")]
 Prediction = Annotated[str | None, typer.Option(help="Column with the model's output: a probability or a number.")]
 Label = Annotated[str | None, typer.Option(help="Column with the truth; empty where it never came.")]
 LabelTime = Annotated[str | None, typer.Option(help="Column with the time at which the label came.")]
@@ -52,6 +53,7 @@ def backtest(
     reference: Rows,
     data: Past,
     timestamp: Timestamp = None,
+    time_zone: TimeZone = "UTC",
     prediction: Prediction = None,
     label: Label = None,
     label_time: LabelTime = None,
@@ -77,7 +79,9 @@ def backtest(
         segments=tuple(segment),
     )  # fmt: skip
     with err.status("judging …"):
-        document = backtesting.backtest(reference, data, columns, settings, task=_task(task), block_rows=block_rows)
+        document = backtesting.backtest(
+            reference, data, columns, settings, task=_task(task), block_rows=block_rows, time_zone=time_zone
+        )
     if json is not None:
         _write(json, document.encode())
     if html is not None:
