@@ -16,9 +16,12 @@ from monitors.reference import PREDICTION, Profile
 from monitors.schema import mismatches
 from monitors.slot import CLASSES, LOSS_UNIT
 from monitors.tables import Tables
+from serving.config import Monitors
 from serving.manifest import Manifest
 
 DELAYS_S: tuple[float, ...] = tuple(2.0 ** (k / 2) for k in range(49))  # bounds of the delay histogram, 1 s to 194 days
+
+SPANS = 64  # of time in a label horizon, by which waiting predictions are counted
 
 Floats = NDArray[np.float64]
 
@@ -242,6 +245,11 @@ class Book(msgspec.Struct):
         np.add.at(delays, np.searchsorted(DELAYS_S, found), sign)
         self.delay_s += sign * float(found.sum())
         self.delays = delays.tolist()
+
+
+def span_s(settings: Monitors) -> float:
+    """Seconds of a span of time."""
+    return max(settings.label_horizon_s / SPANS, settings.slot_s)
 
 
 def _labels(truths: Iterable[Truth | None]) -> Floats:

@@ -1,17 +1,22 @@
 """Rows of one version, counted into their slots: cells of features, and sketches of rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitors.bottom_k import LARGEST, Hashes, lowest
+from monitors.features import column, declared
 from monitors.panel import Panel, Table
+from monitors.profile import Sample
 from monitors.repeats import sketch
+from monitors.schema import fed
 from monitors.selftest import half
 from monitors.slot import ROWS, Counts
 from monitors.whole_rows import Value, WholeRows, short, smallest
+from serving.manifest import Manifest
+from serving.packed import Layout
 from serving.protocol import Array
 
 At = Callable[[int], Counts]  # the counts of a slot, to be changed
@@ -33,6 +38,19 @@ class Rows:
         tensors = {name: array[which] for name, array in self.tensors.items()}
         table = None if self.table is None else self.table[:, which]
         return Rows(tensors, self.slot[which], self.drawn[which], table)
+
+    def tabled(self, panel: Panel) -> "Rows":
+        """With a table. Raises ValueError or TypeError where a tensor is not what a feature is."""
+        return self if self.table is not None else replace(self, table=panel.table(self.tensors, len(self.slot)))
+
+
+def take(at: At, panel: Panel, rows: Rows, sample: Sample | None, clusters: Hashes | None) -> None:
+    """Add rows to all that is counted of their slots. `clusters`, shape (n,), are theirs where these are the unit."""
+    count(at, panel, rows)
+    if clusters is not None:
+        gather(at, panel, rows, clusters)
+    if sample is not None:
+        draw(at, panel, rows, sample.features)
 
 
 def count(at: At, panel: Panel, rows: Rows) -> None:
@@ -73,6 +91,13 @@ def learn(at: At, columns: Sequence[Array | None], rows: Rows) -> None:
         values = [[None] * len(few) if column is None else _plain(column[few], drawn) for column in columns]
         whole = WholeRows.of(int(rows.slot[mine[0]]), drawn, values) if len(few) else None
         slot.add(Counts(len(mine), learned=whole))
+
+
+def as_fed(manifest: Manifest, layout: Layout, tensors: Mapping[str, Array]) -> list[Array | None]:
+    """The columns of rows that `learn` takes, in the order in which the model is fed. Raises as `declared`."""
+    there = {feature.name: feature for feature in declared(manifest, layout)}
+    features = [there.get(name) for name, _ in fed(manifest)]
+    return [column(tensors[one.input], one.column) if one else None for one in features]
 
 
 def note_unreadable(at: At, rows: Array, slots: Array) -> None:

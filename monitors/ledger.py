@@ -7,7 +7,7 @@ read at once: so the counts are the same for any polling, and for any restart in
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.block import last_slot
-from monitors.book import Book, Version
+from monitors.book import Book, Version, span_s
 from monitors.bottom_k import hashes
 from monitors.bundle import Bundle, bundles, join
 from monitors.cell_losses import follow, gathered
 from monitors.clusters import keys
-from monitors.counting import Rows, count, draw, gather, learn, note_unreadable
+from monitors.counting import Rows, as_fed, learn, note_unreadable, take
 from monitors.features import clustering, column, declared, tensors
 from monitors.journal import Journal
 from monitors.labels import Arrival, Label, LabelStore, Match, Prediction, Predictions, Truth
@@ -31,7 +31,6 @@ from monitors.memo import Memo
 from monitors.open_slots import Closed, OpenSlots
 from monitors.panel import Panel, Table
 from monitors.reference import PREDICTION, Profile
-from monitors.schema import fed
 from monitors.segments import codes
 from monitors.selftest import chosen
 from monitors.slot import CLASSES, Counts, LabelCounts, decode, decode_labels
@@ -48,7 +47,6 @@ log = logging.getLogger("gaugeway.monitors")
 
 MAX_PANELS = 256  # at once; there is one for each layout and reference of a version's records
 NEVER = -(2**62)  # before all slots
-SPANS = 64  # of time in a label horizon, by which waiting predictions are counted
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,13 @@ class Ledger:
 
     def next_slot(self, name: Name) -> int:
         """From this slot on the version has no rows yet."""
-        newest, sealed = self._slots.newest(*name), _or_less(self.marks.watermark)
-        return sealed if newest is None else max(sealed, newest + 1)
+        newest = self._slots.newest(*name)
+        return self.sealed if newest is None else max(self.sealed, newest + 1)
+
+    @property
+    def sealed(self) -> int:
+        """Slots before this one are closed."""
+        return _or_less(self.marks.watermark)
 
     @property
     def open_rows(self) -> int:
@@ -225,39 +228,39 @@ class Ledger:
 
     def _read(self, name: Name, version: Version, bundle: Bundle, times: Times, whole: Array, late: Array) -> None:
         """Count the rows' features and let their predictions wait. Raises before anything of them is counted."""
-        found = tensors(bundle, version.manifest) if bundle.layout.tensors and whole.any() else {}
+        manifest, book = version.manifest, self.books[name]
+        found = tensors(bundle, manifest) if bundle.layout.tensors and whole.any() else {}
+        if not found:
+            return
         values = np.asarray(found.get(PREDICTION, ()), np.float64)
-        slots = bundle.spread(times.slot)
-        cells = table = None
-        if self.books[name].cells and PREDICTION in found:
+        cells = table = segment = None
+        if book.cells and PREDICTION in found:
             table, cells = self._cells(version, bundle.layout, found)
-        for digest, profile, mine in version.divided(slots) if found else ():
-            drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
-            rows = Rows(found, slots, drawn, None if digest else table).of(bundle.spread(whole & ~late) & mine)
-            self._count(name, version, self._panel(digest, profile, version.manifest, bundle.layout), profile, rows)
-        if found and learns(version.manifest, self._settings) and (mine := version.unreferenced(slots)).any():
-            drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
-            self._learn(name, version, bundle.layout, Rows(found, slots, drawn).of(bundle.spread(whole & ~late) & mine))
-        if self.books[name].task is not None and PREDICTION in found:
-            segments = version.manifest.segments
-            segment = codes(segments, version.manifest.features, found, len(values)) if segments else None
+        if waits := book.task is not None and PREDICTION in found:
+            segment = codes(manifest.segments, manifest.features, found, len(values)) if manifest.segments else None
+        drawn = hashes(bundle.spread(bundle.requests["arrival_time"]), bundle.row)
+        rows, use = Rows(found, bundle.spread(times.slot), drawn, table), bundle.spread(whole & ~late)
+        counting = [*self._counting(name, version, bundle.layout, rows, use)]
+        if learns(manifest, self._settings) and (mine := version.unreferenced(rows.slot)).any():
+            part = rows.of(use & mine)
+            learn(partial(self._at, name, version), as_fed(manifest, bundle.layout, part.tensors), part)
+        for count in counting:
+            count()
+        if waits:
             self._wait(name, bundle, values, segment, cells, times, whole, late)
 
-    def _count(self, name: Name, version: Version, panel: Panel, profile: Profile, rows: Rows) -> None:
-        """Count rows of slots that have this reference."""
-        at, features = partial(self._at, name, version), version.manifest.features
-        count(at, panel, rows)
-        if (named := clustering(self._settings.unit, features)) and named.input in rows.tensors:
-            gather(at, panel, rows, keys(column(rows.tensors[named.input], named.column)))
-        if profile.sample is not None:
-            draw(at, panel, rows, profile.sample.features)
-
-    def _learn(self, name: Name, version: Version, layout: Layout, rows: Rows) -> None:
-        """Rows of which a reference is to be made."""
-        there = {feature.name: feature for feature in declared(version.manifest, layout)}
-        features = [there.get(name) for name, _ in fed(version.manifest)]
-        columns = [column(rows.tensors[one.input], one.column) if one else None for one in features]
-        learn(partial(self._at, name, version), columns, rows)
+    def _counting(
+        self, name: Name, version: Version, layout: Layout, rows: Rows, use: Array
+    ) -> Iterator[Callable[[], None]]:
+        """What counts the rows to `use`, shape (n,), by reference. It raises nothing: what may is done before."""
+        at, named = partial(self._at, name, version), clustering(self._settings.unit, version.manifest.features)
+        for digest, profile, mine in version.divided(rows.slot):
+            panel = self._panel(digest, profile, version.manifest, layout)
+            part = (replace(rows, table=None) if digest else rows).of(use & mine).tabled(panel)
+            clusters = None
+            if named and named.input in part.tensors:
+                clusters = keys(column(part.tensors[named.input], named.column))
+            yield partial(take, at, panel, part, profile.sample, clusters)
 
     def _panel(self, digest: str, profile: Profile, manifest: Manifest, layout: Layout) -> Panel:
         panel = self._panels.get((layout, digest))
@@ -380,11 +383,6 @@ class Ledger:
 def _refusal(books: Iterable[Book], label: float) -> str | None:
     reasons = [book.refusal(label) for book in books]
     return reasons[0] if reasons and all(reasons) else None
-
-
-def span_s(settings: Monitors) -> float:
-    """Seconds of a span of time."""
-    return max(settings.label_horizon_s / SPANS, settings.slot_s)
 
 
 def _label(truth: Truth | None) -> float | None:

@@ -95,11 +95,10 @@ class Panel:
         `table` is that of the rows, where it is at hand.
         """
         total = np.zeros(places * int(self._starts[-1]), np.int64)
+        table = self.table(tensors, len(place)) if table is None else table
         for first in range(0, len(place), _ROWS):
             some = slice(first, first + _ROWS)
-            part = {name: array[some] for name, array in tensors.items()} if table is None else {}
-            found = self.table(part, len(place[some])) if table is None else table[:, some]
-            total += self._part(found, place[some], len(total), None if bits is None else bits[some])
+            total += self._part(table[:, some], place[some], len(total), None if bits is None else bits[some])
         cells, rows = total.reshape(places, int(self._starts[-1])), np.bincount(place, minlength=places).tolist()
         names = self._names if self._halved is None or bits is None else [*self._names, HALF]
         spans = list(zip(names, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=False))
@@ -135,14 +134,20 @@ class Panel:
 
     def table(self, tensors: Mapping[str, Array], rows: int) -> Table:
         """The cell of each row in each feature."""
-        table, at = np.empty((len(self._names), rows), np.uint8), 0
+        table = np.empty((len(self._names), rows), np.uint8)
+        for first in range(0, rows, _ROWS):
+            some = slice(first, first + _ROWS)
+            self._fill(table[:, some], {name: array[some] for name, array in tensors.items()})
+        return table
+
+    def _fill(self, table: Table, tensors: Mapping[str, Array]) -> None:
+        at = 0
         for group in self._numbers:
             table[at : at + len(group.columns)] = group.cells(tensors[group.tensor])
             at += len(group.columns)
         for features in self._texts:
             table[at : at + len(features)] = self._categories(features, tensors[features[0].input])
             at += len(features)
-        return table
 
     def _categories(self, features: list[Feature], array: Array) -> Array:
         """The cells of columns of one tensor, shape (features, n). Those of short texts are remembered."""

@@ -8,14 +8,14 @@ import msgspec
 
 from monitors.aggregator import Budget, Verdicts
 from monitors.alarm import Severity
-from monitors.book import Book
+from monitors.book import Book, span_s
 from monitors.capture.figures import Figures
 from monitors.checkup import Checks
 from monitors.court import Judged
 from monitors.drift.watch import DriftVerdict
 from monitors.drift.which import Which
 from monitors.fairness import Disparity, TooFew
-from monitors.ledger import Ledger, Name, span_s
+from monitors.ledger import Ledger, Name
 from monitors.parcel import Marks, Tally
 from monitors.risk import RiskVerdict
 from monitors.scorecard import Metrics, scorecard

@@ -13,7 +13,7 @@ from monitors.backtest.metrics import Metrics
 from monitors.bottom_k import hashes
 from monitors.cell_losses import follow
 from monitors.clusters import keys
-from monitors.counting import Rows, count, draw, gather
+from monitors.counting import Rows, take
 from monitors.loss import losses
 from monitors.panel import Panel
 from monitors.reference import PREDICTION, Part, Profile
@@ -158,11 +158,7 @@ class Past:
         for block, place in _places(self._ruler.blocks(part.time, self.rows, n)):
             mine = drawn[place]
             rows = Rows({name: column[place] for name, column in columns.items()}, np.full(len(mine), block), mine)
-            count(self._at, panel, rows)
-            if self._profile.sample is not None:
-                draw(self._at, panel, rows, self._profile.sample.features)
-            if named is not None:
-                gather(self._at, panel, rows, named[place])
+            take(self._at, panel, rows, self._profile.sample, None if named is None else named[place])
             self._follow(self._sums[block], outcomes.of(place))
         if len(self._sums) > MAX_BLOCKS:
             raise BadRequest(

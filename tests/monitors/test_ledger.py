@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitors.adoption import Edition
 from monitors.book import Version
 from monitors.bottom_k import BottomK, K, hashes
 from monitors.cell_losses import Losses, added, follow
@@ -219,6 +220,24 @@ def test_rows_narrower_than_declared_cost_only_themselves(
     (expected,), (found,) = (subject.seal(START + 9999).slots for subject in (alone, mixed))
     expected.counts.add(Counts(10, {ROWS: np.array([10])}))
     assert parts(found.counts) == parts(expected.counts) and (found.counts.clusters is None) == (unit == "row")
+
+
+def test_rows_of_two_references_that_cannot_be_read_are_counted_with_neither() -> None:
+    """Only the second one knows the feature whose values are no numbers."""
+    fine = profile()
+    alone = {PREDICTION: fine.features[PREDICTION]}
+    published = msgspec.structs.replace(fine, features=alone, losses=None, sample=None)
+    later = Edition(1, int(START // 3600) + 1, fine, fine.digest, 1)
+    version, words = Version(manifest(), published, later=(later,)), np.full((2, FEATURES), b"a word", object)
+    found = record(["a", "b"], np.zeros((2, FEATURES), np.float32), [START, START + 3600])
+    found = msgspec.structs.replace(found, inputs={"x": Column.of("BYTES", words)})
+    subject = ledger()
+    subject.ingest(packed([found]), {("m", "1", found.digest): version}, NOW)
+    assert subject.marks.dropped == {"unreadable": 2} and subject.books["m", "1"].expected == 0
+    slots = subject.seal(START + 9999).slots
+    assert [(slot.counts.rows, slot.counts.reference, [*slot.counts.cells]) for slot in slots] == [
+        (1, 0, [ROWS]), (1, 1, [ROWS]),
+    ]  # fmt: skip
 
 
 def parts(counts: Counts) -> tuple[object, ...]:
