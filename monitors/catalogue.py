@@ -5,6 +5,7 @@ reference that came after its publication.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import msgspec
 
@@ -79,8 +80,11 @@ class Catalogue:
         reference.decode(data)
         return data
 
-    def adopt(self, adoption: Adoption, since: int, profile: bytes) -> None:
-        """Count the slots of a version from `since` on with what `fetch` gave; `lacks` holds."""
+    def adopt(self, adoption: Adoption, since: int, profile: bytes, sealed: int) -> None:
+        """Count the slots of a version from `since` on with what `fetch` gave; `lacks` holds.
+
+        Slots before `sealed` have their rows: references of these alone are forgotten.
+        """
         later = self._known[adoption.model, adoption.version].later
         since = max([since, *(edition.since for edition in later)])
         place = later[-1].place + 1 if later else 1
@@ -88,6 +92,14 @@ class Catalogue:
         key = (adoption.model, adoption.version, place)
         self._journal.put("edition", {key: msgspec.msgpack.encode((adoption, since, profile))})
         self._append(place, adoption, since, profile)
+        self._forget(adoption.model, adoption.version, sealed)
+
+    def _forget(self, model: str, version: str, sealed: int) -> None:
+        """The publication's stays: losses are held to it."""
+        later = self._known[model, version].later
+        past = [edition for edition, successor in pairwise(later) if successor.since <= sealed]
+        self._journal.remove("edition", [(model, version, edition.place) for edition in past])
+        self._known[model, version] = msgspec.structs.replace(self._known[model, version], later=later[len(past) :])
 
     def _ask(self, model: str, version: str) -> Manifest | None:
         try:

@@ -200,7 +200,7 @@ class Station:
         if self.catalogue.lacks(adoption):
             name = adoption.model, adoption.version
             since = max(adoption.since, self.ledger.next_slot(name))
-            self.catalogue.adopt(adoption, since, profile)
+            self.catalogue.adopt(adoption, since, profile, self.ledger.sealed)
             self._changed = True
             log.info("slots of %s version %s from %d on have the reference of order %d", *name, since, adoption.order)
 

@@ -84,7 +84,7 @@ def test_later_references_are_kept_in_their_order_and_outlive_a_restart() -> Non
     subject.learn(manifest("1"))
     for adoption, since in ((first, 110), (second, 100)):
         assert subject.lacks(adoption)
-        subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference))
+        subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference), sealed=0)
         assert not subject.lacks(adoption)
     for known in (subject.known, Catalogue(registry.manifest, registry.read, journal).known):
         assert [(one.order, one.since, one.profile) for one in known[0].later] == [(3, 110, spring), (5, 110, summer)]
@@ -110,16 +110,31 @@ def test_a_reference_that_held_before_holds_again_and_a_number_may_come_twice() 
     assert not subject.lacks(told[-1])  # it was published with it
     for since, adoption in enumerate(told, start=100):
         assert subject.lacks(adoption)
-        subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference))
+        subject.adopt(adoption, since, subject.fetch(NAME[:2], adoption.reference), sealed=0)
         assert not subject.lacks(adoption)
     nothing = Adoption("m", "1", manifest("1").digest, 0, "", since=100)
-    subject.adopt(nothing, 105, subject.fetch(NAME[:2], ""))
+    subject.adopt(nothing, 105, subject.fetch(NAME[:2], ""), sealed=0)
     for known in (subject.known, Catalogue(registry.manifest, registry.read, journal).known):
         assert [known[0].order(slot) for slot in range(99, 106)] == [0, 3, 5, 3, 5, 0, 0]
         slots = np.arange(99, 106)
         found = {digest: profile for digest, profile, _ in known[0].divided(slots)}
         assert found == {"": profile(), **{one.digest: one for one in seasons}}
         assert np.flatnonzero(known[0].unreferenced(slots)).tolist() == [6]
+
+
+def test_references_of_sealed_slots_alone_are_forgotten() -> None:
+    seasons = [profile(seed=seed) for seed in (2, 3, 4)]
+    registry, journal = Registry(manifest("1"), profiles=seasons), Journal(None, "test")
+    subject = Catalogue(registry.manifest, registry.read, journal)
+    subject.learn(manifest("1"))
+    for order in range(1, 60):
+        one = seasons[order % 3]
+        told = Adoption("m", "1", manifest("1").digest, order, one.digest, since=100 + 2 * order)
+        subject.adopt(told, told.since, subject.fetch(NAME[:2], one.digest), sealed=told.since - 3)
+        for known in (subject.known[0], Catalogue(registry.manifest, registry.read, journal).known[0]):
+            assert [known.order(slot) for slot in range(told.since - 3, told.since + 1)][-2:] == [order - 1, order]
+            assert len(known.later) == len(journal.all("edition")) <= 3
+            assert known.profile == profile()
 
 
 def test_a_profile_that_is_none_is_not_adopted() -> None:
