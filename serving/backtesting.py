@@ -84,7 +84,7 @@ def backtest(
         notes.append("risk is not judged: --label names no column")
     profile = msgspec.structs.replace(profile, notes=(*said, *notes))
     files = {"reference": known.file(profile.rows), "data": then.file(past.rows)}
-    return run(profile, past, ruler, settings, **files, gaugeway=version("gaugeway"), time_zone=time_zone)
+    return run(profile, past, ruler, settings, **files, gaugeway=version("gaugeway"))
 
 
 class _Table:

@@ -29,13 +29,9 @@ SETTINGS = (
 
 
 def run(
-    profile: Profile, past: Past, ruler: Ruler, settings: Monitors, *, reference: File, data: File, gaugeway: str,
-    time_zone: str = "UTC",
-) -> Document:  # fmt: skip
-    """Judge `past` as if it came live; hours of the profile are those of `time_zone`.
-
-    Raises BadRequest where no block has enough rows.
-    """
+    profile: Profile, past: Past, ruler: Ruler, settings: Monitors, *, reference: File, data: File, gaugeway: str
+) -> Document:
+    """Judge `past` as if it came live. Raises BadRequest where no block has enough rows."""
     replay = Replay(profile, ruler, settings, labels=past.task is not None)
     log, blocks, said = Log(timed=ruler.rows is None), list[Block](), None
     for folded in replay.blocks(past.blocks):
@@ -51,7 +47,7 @@ def run(
         reference=reference,
         data=data,
         by="time" if ruler.rows is None else "rows",
-        settings={name: getattr(settings, name) for name in SETTINGS} | {"time_zone": time_zone},
+        settings={name: getattr(settings, name) for name in SETTINGS} | {"time_zone": profile.zone},
         promise=replay.monitor.promise(),
         notes=(*profile.notes, *_notes(past, blocks[-1], said)),
         risk=_allowed(said.risk, profile),
