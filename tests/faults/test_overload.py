@@ -101,7 +101,12 @@ def test_the_queue_stays_below_its_bound_and_memory_flat(overload: Level) -> Non
 
 def test_health_is_answered_throughout(overload: Level) -> None:
     assert overload.watch.unhealthy == []
-    assert len(overload.watch.health_s) > 10 and np.quantile(overload.watch.health_s, 0.99) < 0.1
+    assert len(overload.watch.health_s) > 10 and median(overload.watch.health_s) < 0.1
+
+
+@ALONE
+def test_health_is_answered_at_once(overload: Level) -> None:
+    assert np.quantile(overload.watch.health_s, 0.99) < 0.1
 
 
 def test_the_critical_are_answered_as_long_as_they_alone_are_not_too_many(overload: Level) -> None:
