@@ -119,6 +119,7 @@ def test_what_changes_after_it_has_learned_is_found_and_nothing_before(straight:
 
 def test_it_says_of_which_rows_and_charges_for_their_number(straight: Site) -> None:
     (order,) = straight.judge.orders
+    assert not straight.judge._state.all("learned")  # any more
     assert (order.kind, order.by, order.why) == ("learn", "the monitors", "monitors.learn_blocks is 5")
     rows = straight.found.laws["x0"].rows
     assert order.rows.startswith(f"{rows} rows of live traffic, drawn at random from 5 blocks, ")
