@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from monitors.alarm import Alarm, Severity
 from monitors.drift import season
 from monitors.drift.e_detector import CLIPS, Bettor, Floats, accumulated, log_mean_exp
+from monitors.drift.tempering import clustering
 from monitors.loss import upper_bound_of_share
 from monitors.marginal import Marginal
 from monitors.repeats import Repeats, repeated
@@ -44,7 +45,10 @@ Ints = NDArray[np.int64]
 
 
 class CheckVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one check of one feature; evidence in nats. `ratio` is of the rows of the newest blocks, 0..1."""
+    """Of one check of one feature; evidence in nats. `ratio` is of the rows of the newest blocks, 0..1.
+
+    Where hours are compared apart, `reference` and `bound` are of the hours of these rows.
+    """
 
     ratio: float
     reference: float  # the share in the reference, 0..1; of `constant` at least 3/4
@@ -81,6 +85,7 @@ class SavedQuality(msgspec.Struct, array_like=True):
     alarm: Alarm = msgspec.field(default_factory=Alarm)
     evidence: float = 0.0  # of all together
     blocks: int = 0
+    usual: list[list[list[float]]] = []  # by block and check, sums of shares and bounds over rows by hour, and the rows
 
 
 class Check(NamedTuple):
@@ -128,11 +133,11 @@ class QualityWatch:
         facts = [_facts(laws[check.feature], check) for check in self.checks]
         self._unreadable, self._repeated = len(facts), len(facts) + 1
         self.checks.append(Check(ROWS, "unreadable", 0))
-        facts.append(_Facts(0.5 / (rows + 1), upper_bound_of_share(0, rows, ALPHA), math.inf, 0.0))
+        facts.append(_Facts(0.5 / (rows + 1), upper_bound_of_share(0, rows, ALPHA), math.inf))
         self._ordinary = np.full(self._repeated, math.inf)  # rows of a block
         if repeats is not None:
             self.checks.append(Check(ROWS, "repeated", None))
-            facts.append(_Facts(repeats.mean, repeats.bound, math.inf, 0.0))
+            facts.append(_Facts(repeats.mean, repeats.bound, math.inf))
             self._ordinary = np.append(self._ordinary, repeats.block_rows)
         numbers, checks = {name: i for i, name in enumerate(laws)}, self.checks[: self._unreadable]
         self._feature = np.array([numbers[check.feature] for check in checks], np.intp)
@@ -141,7 +146,7 @@ class QualityWatch:
         apart = [bool(laws[check.feature].strata) for check in checks]
         self._apart = np.array([*apart, *[False] * (len(facts) - len(apart))])  # compared by hour of the week
         self._hours: dict[int, Floats] = {}  # by hour of the week, see `_at`
-        theta, self._bound, design_effect, self._block_rows = np.array(facts).T
+        theta, self._bound, design_effect, self._block_rows, self._least, self._most = np.array(facts).T
         self._design_effect = np.full(len(facts), math.inf) if by_block else design_effect
         self._by_block, self._allowance = np.isinf(self._design_effect), tolerance
         theta = theta.clip(1e-9, 1 - 1e-9)
@@ -177,7 +182,7 @@ class QualityWatch:
         state = self._state
         hits, rows = self._past(RECENT_BLOCKS)
         ratio = (hits.sum(0) / np.maximum(rows.sum(0), 1)).tolist()
-        reference, bound, off = self._theta[:, 0].tolist(), self._bound.tolist(), Alarm()
+        (reference, bound), off = self._usual().tolist(), Alarm()
         checks: dict[str, dict[str, CheckVerdict]] = {}
         for i, check in enumerate(self.checks):
             alarm = state.alarms.get(i, off)
@@ -255,7 +260,16 @@ class QualityWatch:
         parts = np.stack([hits, rows - hits], -1)
         won = season.bet(bettor, np.stack([theta, 1 - theta], -1), tolerance, parts, tempering)
         bettor.rise()
+        usual = np.zeros((3, len(self.checks)))
+        usual[:, some] = (rows * theta).sum(1), (rows * bound).sum(1), rows.sum(1)
+        self._state.usual = [*self._state.usual, usual.tolist()][-RECENT_BLOCKS:]
         return won, bettor.q, (found[1] * bound).sum(1) / np.maximum(found[1].sum(1), 1)
+
+    def _usual(self) -> Floats:
+        """Of each check its share in the reference and the bound of that, shape (2, checks), to be told."""
+        whole = np.stack([self._theta[:, 0], self._bound])
+        sums = np.array(self._state.usual).reshape(-1, 3, len(self.checks)).sum(0)
+        return np.where(sums[2] > 0, sums[:2] / np.maximum(sums[2], 1), whole)
 
     def _at(self, hour: int) -> Floats:
         """Of each check of a feature its share in the reference of an hour of the week, and its bound, shape (2, n)."""
@@ -282,13 +296,16 @@ class QualityWatch:
         Dividing by all rows is an e-value whatever their dependence: exp of a mean of logs is at most the mean.
         """
         reference, others = self._design_effect[some], self._block_rows[some] - 1
-        known = (reference > 1) & (others > 0) & ~self._by_block[some]
+        known = (others > 0) & ~self._by_block[some]
         more, others = np.where(known, reference - 1, 0.0), np.where(known, others, 1.0)
-        most = 1 + more * np.maximum(1.0, (rows - 1) / others)
+        denser = (rows - 1) / others - 1
+        low, high = 1 + more * (rows * self._split - 1) / others, 1 + more
+        low = np.where(denser > 0, reference + self._least[some] * denser, low)
+        high = np.where(denser > 0, reference + self._most[some] * denser, high)
         hits, past = self._past(WINDOW_BLOCKS)
-        least = np.maximum(1 + more * (rows * self._split - 1) / others, _dispersion(hits[:, some], past[:, some]))
         enough = (past[:, some] > 0).sum(0) >= MIN_BLOCKS
-        return np.minimum(rows, np.where(known, np.where(enough, np.minimum(most, least), most), reference))
+        shown = np.where(enough, _dispersion(hits[:, some], past[:, some]), math.inf)
+        return np.minimum(rows, np.where(known, np.minimum(high, np.maximum(low, shown)), reference))
 
     def _past(self, blocks: int) -> tuple[Ints, Ints]:
         """Hits and rows of the newest judged blocks, shapes (blocks, checks)."""
@@ -328,7 +345,9 @@ class _Facts(NamedTuple):
     theta: float
     bound: float
     design_effect: float
-    block_rows: float
+    block_rows: float = 0.0
+    least: float = 0.0  # bounds of D - 1, as from `clustering`
+    most: float = 0.0
 
 
 def _checks(law: Marginal) -> Iterator[tuple[str, int | None]]:
@@ -362,7 +381,8 @@ def _facts(law: Marginal, check: Check) -> _Facts:
     design_effect = max(effects) if check.cell is None else effects[cell]
     theta, least = (law.counts[cell] + 0.5) / (law.rows + 1), STUCK if check.cell is None else 0.0
     bound = upper_bound_of_share(law.counts[cell] / design_effect, law.rows / design_effect, law.alpha)
-    return _Facts(max(theta, least), max(theta, bound, least), design_effect, law.block_rows)
+    clustered = clustering(law, design_effect) if law.block_rows > 1 else (0.0, 0.0)
+    return _Facts(max(theta, least), max(theta, bound, least), design_effect, law.block_rows, *clustered)
 
 
 def _dispersion(hits: Ints, rows: Ints) -> Floats:

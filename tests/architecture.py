@@ -183,6 +183,7 @@ DOORS: dict[str, tuple[str, ...] | None] = {
     ),
     "rich": ("serving.cli", "serving.commands", "serving.demo"),
     "scipy": (
+        "monitors.drift",
         "monitors.explain",
         "monitors.loss",
         "monitors.metrics",

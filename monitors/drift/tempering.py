@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from monitors.marginal import Marginal
 from monitors.sampling import MIN_BLOCKS, Expected, dispersion
@@ -18,9 +19,11 @@ def live_design_effect(
     """The design effect D of a block of `rows` live rows; `past` are the counts of blocks before it, (blocks, K).
 
     D - 1 is the correlation of two rows of a block times the other rows of the block (Kish 1965), so D grows with
-    a block that is denser than the reference's were, as when the reference is a sample of the traffic. It falls
-    with a sparser block, as when a version gets a fifth of the traffic, if rows are thinned one by one: then the
-    correlation is the reference's. If whole clusters are kept (all rows of a user go to one version), it is not.
+    a block that is denser than the reference's were, as when the reference is a sample of the traffic. The error of
+    the reference's D grows with it, so between what that leaves possible D is what the past blocks show, and the most
+    until there are four.
+    D falls with a sparser block, as when a version gets a fifth of the traffic, if rows are thinned one by one: then
+    the correlation is the reference's. If whole clusters are kept (all rows of a user go to one version), it is not.
     So D falls no lower than the past blocks show, and not before there are four. A block of less time than the
     reference's is thinned by nothing: its rows count `split` times.
     `hours` are those of the past blocks, where they are compared apart: the season is no cluster.
@@ -29,8 +32,8 @@ def live_design_effect(
 
 
 def shown(law: Marginal, past: NDArray[np.int64], hours: Hours = ()) -> float:
-    """The least that D may be, by the blocks before; infinite while these are too few. Not looked at where D is 1."""
-    if law.block_rows <= 1 or law.design_effect <= 1:
+    """The least that D may be, by the blocks before; infinite while these are too few."""
+    if law.block_rows <= 1:
         return 1.0
     if len(past) < MIN_BLOCKS:
         return math.inf
@@ -46,11 +49,24 @@ def _expected(law: Marginal, past: NDArray[np.int64], hours: Hours) -> Expected:
 
 def scaled(law: Marginal, rows: int, least: float, split: float) -> float:
     """`live_design_effect`, where D is no less than `least`."""
-    if law.block_rows <= 1 or law.design_effect <= 1:
+    if law.block_rows <= 1:
         return law.design_effect
     more, others = law.design_effect - 1, law.block_rows - 1
-    most = 1 + more * max(1.0, (rows - 1) / others)
-    return min(most, max(1 + more * (rows * split - 1) / others, least))
+    low, high = 1 + more * (rows * split - 1) / others, 1 + more
+    if rows > law.block_rows:
+        denser = (rows - 1) / others - 1
+        low, high = (law.design_effect + bound * denser for bound in clustering(law, law.design_effect))
+    return float(min(high, max(low, least)))
+
+
+def clustering(law: Marginal, design_effect: float) -> tuple[float, float]:
+    """Bounds of D - 1, where `design_effect` was measured on the blocks of this law: each holds with 1 - alpha.
+
+    The squares of a cell's residuals add up to D times chi-squared. (The 90th percentile over cells lies above that.)
+    """
+    free = max(1.0, law.rows / law.block_rows - (law.strata.size if law.strata else 1))
+    least, most = free * design_effect / special.chdtri(free, [law.alpha, 1 - law.alpha])
+    return max(0.0, float(least) - 1), max(0.0, float(most) - 1)
 
 
 def thinned(design_effect: float, rows: int, of: float) -> float:

@@ -204,8 +204,8 @@ class Watch:
     def to_look_at(self) -> NDArray[np.int64] | None:
         """The blocks that `design_effect` will look at, where no hours are apart; None: there is nothing to look at."""
         past, law = self._past(), self.law
-        clustered = law.block_rows > 1 and law.design_effect > 1
-        return past if self._shown is None and clustered and not law.strata and len(past) >= MIN_BLOCKS else None
+        in_blocks = law.block_rows > 1
+        return past if self._shown is None and in_blocks and not law.strata and len(past) >= MIN_BLOCKS else None
 
     def looked(self, shown: float) -> None:
         """What they show."""

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from loadtests.promise.nulls import NULLS, Null, Stream
 from monitors import quality
 from monitors.bottom_k import hashes
 from monitors.drift.e_detector import Floats
-from monitors.quality import QualityWatch, Rise
+from monitors.quality import Ints, QualityWatch, Rise
 from monitors.reference import Kind, marginal
 from monitors.repeats import Repeats, sketch
 from monitors.slot import ROWS, Counts
@@ -77,6 +78,35 @@ def test_bets_that_are_not_divided_break_the_promise(monkeypatch: pytest.MonkeyP
 def test_untempered_bets_break_the_promise_on_clusters() -> None:
     loose = [_with(stream, dispersions=(1.0,) * stream.law.size) for stream in streams("missing in clusters")]
     assert alarms(loose)["missing"] > most(STREAMS)
+
+
+class Trusting(QualityWatch):
+    """A mutant: takes a thin sample's word that there are no clusters."""
+
+    def _tempering(self, some: NDArray[np.intp], rows: Ints) -> Floats:
+        return np.asarray(np.minimum(rows, self._design_effect[some]), np.float64)
+
+
+def dense_alarms(kind: type[QualityWatch]) -> int:
+    """Of 10 streams of blocks of 20,000 rows, worth 35 (D = 572), a half of which is missing.
+
+    Of each of 1,000 blocks the reference has 8 rows, worth 7; by chance they show no clusters at all.
+    """
+    rng, found = np.random.default_rng(3), 0
+    sample = marginal(np.tile([0.0, np.nan], 4_000), "numeric", block=np.repeat(np.arange(1_000), 8))
+    for _ in range(10):
+        subject = kind({"x": sample}, 8_000, 0.02)
+        for rows in rng.binomial(20_000, rng.beta(17, 17, BLOCKS)).tolist():
+            cells = np.zeros(sample.size, np.int64)
+            cells[-1], cells[1] = rows, 20_000 - rows
+            subject.judge(Counts(20_000, {"x": cells}), 0.0, THRESHOLD, quiet_blocks=1)
+            found += subject.save().log_e[0] >= THRESHOLD
+    return found
+
+
+def test_a_thin_sample_without_a_sign_of_clusters_keeps_the_promise_on_dense_blocks() -> None:
+    assert dense_alarms(QualityWatch) <= most(10)
+    assert dense_alarms(Trusting) > most(10)
 
 
 def test_a_reference_taken_for_the_truth_breaks_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:

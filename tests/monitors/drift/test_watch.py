@@ -3,6 +3,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
+from scipy import stats
 
 from loadtests.promise.nulls import limit
 from monitors.drift.tempering import live_design_effect
@@ -150,9 +151,32 @@ SAMPLED = msgspec.structs.replace(law(), design_effect=3.0, block_rows=101.0)
 
 
 def test_a_denser_block_is_tempered_more() -> None:
-    for past in (NONE_YET, CALM, WILD):
-        assert live_design_effect(SAMPLED, 1_001, past) == pytest.approx(21.0)
+    """D - 1 grows with the rows, from what 198 blocks leave possible: the past blocks say how much of that it is."""
+    least, most = (3 + 10 * 0.9 * (3 * 197 / stats.chi2.ppf(p, 197) - 1) for p in (0.99, 0.01))
+    assert 15 < least < 21 < most < 30
+    for past, effect in ((NONE_YET, most), (CALM[:3], most), (CALM, least), (WILD, most)):
+        assert live_design_effect(SAMPLED, 1_001, past) == pytest.approx(effect, rel=0.01)
+        assert live_design_effect(SAMPLED, 102, past) == pytest.approx(3.0, abs=0.03)
         assert live_design_effect(SAMPLED, 101, past) == 3.0
+
+
+def test_independent_rows_are_told_by_the_blocks_whatever_a_thin_sample_says() -> None:
+    """341 rows a block, whose D is off by chance: of live blocks of 20,000 it would be 19."""
+    thin = msgspec.structs.replace(law(rows=24 * 341), design_effect=1.3, block_rows=341.0)
+    live = np.random.default_rng(3).multinomial(20_000, thin.theta, 10)
+    assert live_design_effect(thin, 20_000, NONE_YET) > 19
+    assert live_design_effect(thin, 20_000, live[:4]) < 3
+    assert live_design_effect(thin, 20_000, live) < 2
+
+
+@pytest.mark.parametrize("effect", [1.0, 1.3])
+def test_blocks_that_are_no_denser_are_tempered_as_the_reference_says(effect: float) -> None:
+    known = msgspec.structs.replace(law(), design_effect=effect, block_rows=101.0)
+    for rows in (1, 26, 100, 101):
+        assert live_design_effect(known, rows, WILD) == effect
+        assert live_design_effect(known, rows, CALM) == 1 + (effect - 1) * (rows - 1) / 100
+    single = msgspec.structs.replace(known, block_rows=1.0)
+    assert live_design_effect(single, 20_000, WILD) == effect
 
 
 def test_a_sparser_block_is_tempered_less_where_the_past_shows_no_more() -> None:
@@ -234,6 +258,34 @@ def test_a_version_with_a_part_of_the_traffic_keeps_the_promise(block: Block, ro
 
 def test_rows_thinned_by_user_are_not_rows_thinned_one_by_one() -> None:
     assert thinned_alarms(users, 100, Kish) > LIMIT
+
+
+class Trusting(Watch):
+    """A mutant: takes a thin sample's word that there are no clusters."""
+
+    def design_effect(self, rows: int) -> float:
+        return self.law.design_effect
+
+
+def dense_alarms(kind: type[Watch]) -> int:
+    """Alarms at A = 20 of 10 streams of 60 blocks of 20,000 rows that are worth 35 (D = 572).
+
+    Of each of 1,000 blocks the reference has 8 rows, worth 7; by chance they show no clusters at all.
+    """
+    rng, found = np.random.default_rng(3), 0
+    sample = marginal(np.tile([0.0, 1.0], 4_000), "categorical", block=np.repeat(np.arange(1_000), 8))
+    assert (sample.design_effect, sample.block_rows) == (1.0, 8.0)
+    for _ in range(10):
+        watch = kind(sample, 0.02)
+        for rows in rng.binomial(20_000, rng.beta(17, 17, 60)).tolist():
+            watch.judge(np.array([rows, 20_000 - rows, 0, 0, 0]), 1.0, np.log(20), 10)
+            found += watch.verdict(np.log(20)).log_e >= np.log(20)
+    return found
+
+
+def test_a_thin_sample_without_a_sign_of_clusters_keeps_the_promise_on_dense_blocks() -> None:
+    assert dense_alarms(Watch) <= limit(10 * 60, 20)
+    assert dense_alarms(Trusting) > limit(10 * 60, 20)
 
 
 class Unscaled(Watch):
