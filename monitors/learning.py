@@ -25,7 +25,7 @@ from serving.errors import PublishRefused
 from serving.manifest import REFERENCE_FILE, Manifest
 from serving.protocol import Array
 
-ROWS, BYTES = 8192, 2**23  # of the sample: rows, and bytes, but for the last row
+ROWS, BYTES = 8192, 2**24  # of the sample: rows, and bytes, but for the last row
 
 
 class SavedLearning(msgspec.Struct, array_like=True):
