@@ -85,7 +85,7 @@ class SavedQuality(msgspec.Struct, array_like=True):
     alarm: Alarm = msgspec.field(default_factory=Alarm)
     evidence: float = 0.0  # of all together
     blocks: int = 0
-    usual: list[list[list[float]]] = []  # by block and check, sums of shares and bounds over rows by hour, and the rows
+    usual: list[list[list[float]]] = []  # where rows are held to their hours, by check: sums of shares, of bounds, rows
 
 
 class Check(NamedTuple):

@@ -1,6 +1,7 @@
 """Hourly blocks of data with a strong daily and weekly season."""
 
 from collections.abc import Callable
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from monitors.drift.watch import SavedWatch, Watch, judge
 from monitors.explain.explaining import explain
 from monitors.marginal import Marginal
 from monitors.monitor import Monitor
+from monitors.quality import CheckVerdict, QualityWatch, SavedQuality
 from monitors.reference import Part, Profile, build
 from monitors.slot import Counts, count
 from serving.commands.monitor import _state
@@ -232,12 +234,40 @@ def test_hourly_blocks_of_a_season_may_call_somebody() -> None:
     assert daily.drift()["x"].season == "" and "at the same hours" not in daily.promise()
 
 
-def test_quality_is_compared_with_the_same_hours() -> None:
-    """At night a batch lacks a field in a third of the rows; at noon it is a fault."""
+@cache
+def gaps() -> Profile:
+    """At night a batch lacks `x` in a third of the rows."""
     rng, time = np.random.default_rng(9), seasons.times(6, 300)
     night = (time // HOUR_S) % 24 < 4
     x = np.where(rng.random(len(time)) < np.where(night, 0.35, 0.01), np.nan, rng.normal(size=len(time)))
-    profile = build({"x": x, "y": rng.normal(size=len(time))}, {"x": "numeric"}, time=time, block_s=HOUR_S)
+    return build({"x": x, "y": rng.normal(size=len(time))}, {"x": "numeric"}, time=time, block_s=HOUR_S)
+
+
+def test_what_is_told_of_quality_is_of_the_hours_of_the_newest_blocks() -> None:
+    law = gaps().features["x"]
+    subject, rows = QualityWatch(gaps().features, 10_000, 0.02), np.arange(13) * 20
+
+    def told(*hours: int) -> CheckVerdict:
+        for hour in hours:
+            cells = {name: rows[: law.size] for name, law in gaps().features.items()}
+            counts = Counts(int(rows.sum()), cells, hours={hour: cells})
+            subject.judge(counts, 1.0, THOUSAND, 10)
+        return subject.verdict(THOUSAND).checks["x"]["missing"]
+
+    whole, night, day, both = told(), told(1, 2), told(12, 13), told(2)
+    assert whole.reference == pytest.approx(law.counts[-1] / law.rows, rel=0.01)
+    assert night.reference == pytest.approx(0.35, abs=0.02) and day.reference == pytest.approx(0.01, abs=0.005)
+    assert night.bound > night.reference > whole.bound > day.bound > day.reference
+    assert both.reference == pytest.approx((night.reference + day.reference) / 2, abs=0.02)
+    saved = msgspec.msgpack.decode(msgspec.msgpack.encode(subject.save()), type=SavedQuality)
+    restarted = QualityWatch(gaps().features, 10_000, 0.02)
+    restarted.load(saved)
+    assert restarted.verdict(THOUSAND) == subject.verdict(THOUSAND)
+
+
+def test_quality_is_compared_with_the_same_hours() -> None:
+    """What is usual at night is a fault at noon."""
+    profile = gaps()
 
     def fed(profile: Profile, missing: Callable[[int], float]) -> bool:
         monitor, rng = Monitor(profile, HOURLY, 2), np.random.default_rng(2)
