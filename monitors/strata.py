@@ -143,7 +143,7 @@ def summed(counts: Ints, at: NDArray[np.intp], size: int) -> Ints:
 def chosen(counts: Ints, hours: Ints, zone: str = "UTC", alpha: float = ALPHA) -> tuple[Fit | None, str]:
     """The strata of a reference, whose blocks have `counts`, shape (blocks, K), and lie in `hours`, shape (blocks,).
 
-    The second says why there are none by hour of the week, where that is not for want of a season; empty else.
+    The second says why there are none by hour of the week, where a season by it was not looked for; empty else.
 
     >>> rng = np.random.default_rng(1)
     >>> hours = np.arange(5 * 168)
@@ -161,7 +161,7 @@ def chosen(counts: Ints, hours: Ints, zone: str = "UTC", alpha: float = ALPHA) -
         return None, fits[0].why
     whole = np.broadcast_to(counts.sum(0) / counts.sum(), usable[0].shares.shape)
     if _explains(whole, usable[0]):
-        return None, ""
+        return None, fits[0].why and f"no season is seen by {usable[0].by}; no finer, since {fits[0].why}"
     return next(fit for fit in reversed(usable) if _explains(fit.shares, usable[0])), fits[0].why
 
 

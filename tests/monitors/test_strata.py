@@ -58,6 +58,14 @@ def test_the_coarsest_strata_that_leave_no_season(share: seasons.Season, weeks: 
     assert why == ("the reference holds fewer than 4 of most hours" if weeks == 3 else "")
 
 
+def test_ten_days_do_not_tell_workdays_from_weekends() -> None:
+    time = np.repeat(seasons.MONDAY + np.arange(240), 200) * HOUR_S
+    y = np.random.default_rng(1).normal(size=len(time))
+    seen = "no season is seen by hour of the day; no finer, since the reference holds fewer than 4 of most hours"
+    notes = build({"y": y}, {"y": "numeric"}, time=time, block_s=HOUR_S).notes
+    assert f"y: compared with all hours together, since {seen}" in notes
+
+
 def test_too_few_rows_for_every_hour() -> None:
     hours = seasons.MONDAY + np.arange(4 * HOURS)
     share = 0.4 + 0.2 * np.sin(2 * np.pi * hours / 24)
