@@ -8,7 +8,7 @@ import pytest
 from monitors.profile import decode
 from monitors.reference import Part, build, of_parts
 from monitors.sampling import correlation_s, dispersion
-from monitors.strata import HOURS, STRATA, chosen, hours_of_week, within_hours
+from monitors.strata import HOURS, STRATA, _local, chosen, hours_of_week, within_hours
 from serving.config import Monitors
 from serving.errors import PublishRefused
 from tests.monitors import seasons
@@ -29,6 +29,13 @@ def test_the_hour_of_the_week_is_that_of_the_clock(zone: str) -> None:
     hours = int(first.timestamp() // 3600) + np.arange(24 * 300)
     local = [(first + timedelta(hours=n)).astimezone(ZoneInfo(zone)) for n in range(len(hours))]
     assert hours_of_week(hours, zone).tolist() == [at.weekday() * 24 + at.hour for at in local]
+
+
+def test_the_clock_is_asked_once_for_all_features() -> None:
+    time = np.repeat(seasons.MONDAY + np.arange(4 * HOURS), 5) * HOUR_S
+    asked = _local.cache_info().misses
+    build({name: time for name in "abc"}, dict.fromkeys("abc", "numeric"), time=time, block_s=HOUR_S, zone="Asia/Tokyo")
+    assert _local.cache_info().misses == asked + 1
 
 
 def test_strata_are_numbered_from_zero_and_nest() -> None:
