@@ -246,7 +246,7 @@ def test_before_there_is_a_table_and_after_the_replicas_are_gone(tmp_path: Path)
         await until(lambda: not site.plane.models["m"].ready)
         start = time.monotonic()
         refused(await site.infer(1), 503)
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 5  # it does not wait for the deadline
         refused(await site.client.get("/v2/models/m/ready"), 503)
 
     with_site(tmp_path, test)
@@ -310,15 +310,22 @@ def test_a_model_of_one_fixed_shape_is_not_refused_for_its_size(tmp_path: Path) 
     with_site(tmp_path, test)
 
 
-def test_deadlines(tmp_path: Path) -> None:
+def test_a_request_may_ask_for_a_shorter_deadline(tmp_path: Path) -> None:
     async def test(site: Site) -> None:
-        await site.run(manifest(), Function(lambda x: x, 0.5), expected_s=1.0)
+        await site.run(manifest(), Function(lambda x: x, 1.0), expected_s=2.0)
         await site.route(ONE)
         start = time.monotonic()
         refused(await site.infer(1, x_gaugeway_deadline_s="0.1"), 504)
-        assert 0.09 < time.monotonic() - start < 0.3
-        refused(await site.infer(1, x_gaugeway_deadline_s="1000"), 504)  # it can only be lowered
-        assert time.monotonic() - start < 0.9
+        assert time.monotonic() - start > 0.09
+
+    with_site(tmp_path, test, deadline_s=30)
+
+
+def test_a_request_may_not_ask_for_a_longer_deadline(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        await site.run(manifest(), Function(lambda x: x, 1.0), expected_s=2.0)
+        await site.route(ONE)
+        refused(await site.infer(1, x_gaugeway_deadline_s="1000"), 504)
 
     with_site(tmp_path, test, deadline_s=0.3)
 
