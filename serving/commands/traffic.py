@@ -14,6 +14,8 @@ from serving.commands.console import AsJson, ConfigFile, err, out, pair, print_j
 from serving.config import load
 from serving.errors import BadRequest
 
+SHOWN = 20  # refused labels; --json has up to 1,000
+
 app = typer.Typer()
 
 
@@ -70,10 +72,10 @@ def label(
 def _tell(counts: dict[str, Any]) -> None:
     told = {outcome: n for outcome, n in counts.items() if outcome not in ("refused", "refused_total")}
     out.print(", ".join(f"{n} {outcome}" for outcome, n in told.items()), highlight=False)
-    for refused in counts["refused"]:
+    for refused in counts["refused"][:SHOWN]:
         place = f"line {refused['line']}" if "line" in refused else f"label {refused['index'] + 1}"
         out.print(f"  refused, {place}: {escape(refused['reason'])}", highlight=False)
-    if unnamed := counts["refused_total"] - len(counts["refused"]):
+    if unnamed := counts["refused_total"] - len(counts["refused"][:SHOWN]):
         out.print(f"  and {unnamed} more", highlight=False)
 
 
