@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,12 @@ def clustering(law: Marginal, design_effect: float) -> tuple[float, float]:
     The squares of a cell's residuals add up to D times chi-squared. (The 90th percentile over cells lies above that.)
     """
     free = max(1.0, law.rows / law.block_rows - (law.strata.size if law.strata else 1))
-    least, most = free * design_effect / special.chdtri(free, [law.alpha, 1 - law.alpha])
+    return _bounds(free, design_effect, law.alpha)
+
+
+@lru_cache(4096)
+def _bounds(free: float, design_effect: float, alpha: float) -> tuple[float, float]:
+    least, most = free * design_effect / special.chdtri(free, [alpha, 1 - alpha])
     return max(0.0, float(least) - 1), max(0.0, float(most) - 1)
 
 
