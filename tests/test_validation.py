@@ -176,7 +176,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         except PublishRefused:
             pass
     assert list(tmp_path.iterdir()) == []
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # an earlier one may be closed meanwhile
 
 
 def test_what_is_not_a_readable_file(tmp_path: Path) -> None:
