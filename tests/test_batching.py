@@ -186,7 +186,7 @@ def test_a_request_in_flight_expires_too(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         start = time.monotonic()
         assert isinstance(await desk.ask(1, deadline_s=0.1), DeadlineExceeded)
-        assert 0.09 < time.monotonic() - start < 5
+        assert 0.09 < time.monotonic() - start < 0.2
         await until(lambda: desk.batcher.idle)
         assert desk.statuses == {504: 1}
 
@@ -276,7 +276,7 @@ def test_the_last_replica_takes_the_queue_with_it(tmp_path: Path) -> None:
             only.kill()
             killed = time.monotonic()
             got = await asyncio.gather(*tasks)
-            assert time.monotonic() - killed < 5
+            assert time.monotonic() - killed < 0.5
             assert [type(error) for error in got] == [NotReady] * 11 + [DeadlineExceeded]
             assert desk.statuses == {503: 11, 504: 1}
             assert isinstance(await desk.ask(1), NotReady)

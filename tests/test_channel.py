@@ -71,7 +71,7 @@ def test_a_killed_replica_is_known_at_once_and_every_call_once(replica: ReplicaP
         replica.kill()
         killed = time.monotonic()
         await until(lambda: len(outcomes) == 5)
-        assert time.monotonic() - killed < 5
+        assert time.monotonic() - killed < 0.5
         assert all(isinstance(outcome, ReplicaLost) for _, outcome in outcomes)
         assert sorted(k for k, _ in outcomes) == [0, 1, 2, 3, 4]
         await asyncio.sleep(0.1)  # nothing more may come
